@@ -1,0 +1,73 @@
+"""Package metadata and package map of Edwin Gateway."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (HERE / "edwin" / "__init__.py").read_text("utf-8").splitlines()
+    if line.startswith("__version__")
+)
+
+CORE = [
+    "tornado>=6.4.2,<7",
+    "aiohttp>=3.12,<4",
+    "orjson>=3.10,<4",
+    "jsonschema>=4.23,<5",
+    "jsonschema-rs>=0.33,<1",
+    "referencing>=0.35",
+    "PyYAML>=6.0.1,<7",
+    "SQLAlchemy>=2.0.36,<3",
+    "alembic>=1.14,<2",
+    "click>=8.1,<9",
+]
+TEST = [
+    "pytest>=8,<10",
+    "pytest-tornado==0.8.1",
+    # pytest-tornado imports pkg_resources.
+    "setuptools>=64,<82",
+    "pytest-cov>=6",
+    "hypothesis>=6.100",
+    "openai>=2,<4",
+    "ruff>=0.9",
+    "mypy>=1.14",
+    "types-PyYAML",
+    "build>=1.2",
+    "wheel",
+]
+
+setup(
+    name="edwin-gateway",
+    version=VERSION,
+    description="Agents behind one port that speaks the OpenAI API",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.11",
+    packages=[
+        *find_packages(include=["edwin", "edwin.*"]),
+        "edwin.schemas",
+        "edwin.conf",
+    ],
+    package_dir={"edwin.schemas": "schemas", "edwin.conf": "conf"},
+    package_data={
+        "edwin": ["py.typed"],
+        "edwin.schemas": ["*.json", "*/*.json"],
+        "edwin.conf": ["*.yaml"],
+    },
+    install_requires=CORE,
+    extras_require={
+        "local": ["xllamacpp>=2026.1"],
+        "test": TEST,
+    },
+    entry_points={"console_scripts": ["edwin = edwin.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Operating System :: POSIX :: Linux",
+        "Framework :: AsyncIO",
+        "Typing :: Typed",
+    ],
+)
