@@ -24,7 +24,7 @@ CORE = [
     "click>=8.1,<9",
 ]
 TEST = [
-    "pytest>=8,<10",
+    "pytest>=9,<10",
     "pytest-tornado==0.8.1",
     # pytest-tornado imports pkg_resources.
     "setuptools>=64,<82",

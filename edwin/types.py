@@ -194,9 +194,9 @@ class Entry:
         seq: Place in the session, from 1, with gaps where messages were superseded.
         run_id: The run that appended it.
         message: The message itself.
-        own: True for the result of a tool that Edwin itself ran: the client never
-            saw it, nor the call it answers.
-        digest: Digest of the message's content (``sessions.reconcile.digest``).
+        own: True for what the run itself made, its answers and the results of its
+            own tools; False for what the client sent.
+        digest: Digest of the message's content (``sessions.canonical.digest``).
 
     """
 

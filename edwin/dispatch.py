@@ -1,0 +1,104 @@
+"""The one way in: allow, route, key, lane.
+
+HTTP, WebSocket and ``edwin agent`` come through :func:`submit`, so that permissions,
+routing, sessions and limits are the same for all of them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from edwin.auth import allow
+from edwin.routing import resolve
+from edwin.runs.run import Run
+from edwin.sessions.keys import agent_of_key, checked_key
+from edwin.types import Agent, ChatRequest, Principal, RunRequest, SessionId
+
+if TYPE_CHECKING:
+    from edwin.gateway import Gateway
+
+_LENGTHS = ("max_completion_tokens", "max_tokens")
+
+
+async def submit(gateway: Gateway, request: ChatRequest, principal: Principal) -> Run:
+    """Return the run that carries out *request* for *principal*.
+
+    The run is waiting or under way; it is cancelled when its last reader leaves.
+
+    Raises:
+        Forbidden: If the principal may not run the agent.
+        InvalidRequest: If the request cannot be routed.
+        SessionQueueFull: If too many runs wait in the session.
+        Overloaded: If too many runs wait in the gateway.
+        GatewayStopping: If the gateway is shutting down.
+
+    """
+    config = gateway.config
+    agent = resolve(
+        config.agents,
+        model=request.model,
+        header=request.agent,
+        key_agent=agent_of_key(request.session_key) if request.session_key else None,
+    )
+    allow(principal, "runs:create", agent)
+    from_user = config.gateway.http.endpoints.chat_completions.session_from_user
+    if agent.session_from_user is not None:
+        from_user = agent.session_from_user
+    key = _session_key(gateway, request, agent, principal, from_user=from_user)
+    return await gateway.engine.submit(
+        RunRequest(
+            run_id=f"run_{uuid.uuid4().hex}",
+            agent=agent,
+            principal=principal,
+            session=SessionId(
+                principal.id, agent.id, key or gateway.registry.fresh_key(agent.id)
+            ),
+            stateful=key is not None,
+            messages=request.messages,
+            params=effective_params(agent, request),
+            retry_count=request.retry_count,
+            request_id=request.request_id,
+            log_fields=request.log_fields,
+        )
+    )
+
+
+def _session_key(
+    gateway: Gateway,
+    request: ChatRequest,
+    agent: Agent,
+    principal: Principal,
+    *,
+    from_user: bool,
+) -> str | None:
+    """Return the session's key, or None for a request without one."""
+    if request.session_key is not None:
+        return checked_key(request.session_key)
+    if from_user and request.user and request.user.strip():
+        return gateway.registry.key_for(
+            request.user, agent=agent.id, principal=principal.id
+        )
+    return None
+
+
+def effective_params(agent: Agent, request: ChatRequest) -> Mapping[str, Any]:
+    """Return the provider's fields: the agent's under the request's, within its caps.
+
+    A length limit of the request replaces one of the agent's, whichever of the two
+    names each uses.
+    """
+    params = dict(agent.params)
+    if any(name in request.params for name in _LENGTHS):
+        for name in _LENGTHS:
+            params.pop(name, None)
+    params.update(request.params)
+    for name in agent.passthrough & request.extra.keys():
+        params[name] = request.extra[name]
+    cap = agent.caps.max_output_tokens
+    if cap is not None:
+        given = [name for name in _LENGTHS if name in params]
+        for name in given or _LENGTHS[:1]:
+            params[name] = min(cap, params.get(name, cap))
+    return params

@@ -1,0 +1,176 @@
+"""AgentExecutor: the agent's instructions, its model, retries and fallbacks.
+
+Called by the run; knows nothing of storage, HTTP or who reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from edwin.errors import ContextLengthExceeded, InternalError, ProviderError
+from edwin.executor.turn import TurnBuilder
+from edwin.providers.base import Provider
+from edwin.tokens import text_tokens, total_tokens
+from edwin.types import (
+    Agent,
+    Delta,
+    Event,
+    Message,
+    ModelRequest,
+    TurnFinished,
+)
+
+FIRST_DELAY_S = 0.5
+MAX_DELAY_S = 8.0
+MAX_RETRY_AFTER_S = 30.0
+
+_log = logging.getLogger("edwin.executor")
+
+
+class AgentExecutor:
+    """Carries out what an agent has to do for one run.
+
+    Args:
+        providers: Started providers, by the name that stands before the ``/`` of a
+            model.  Owned by the gateway.
+        first_delay_s: Seconds before the first repetition; doubled each time.
+
+    """
+
+    def __init__(
+        self, providers: Mapping[str, Provider], *, first_delay_s: float = FIRST_DELAY_S
+    ) -> None:
+        self._providers = providers
+        self._first_delay_s = first_delay_s
+
+    def context_tokens(self, agent: Agent) -> int:
+        """Return how many tokens a context of *agent* may hold."""
+        return agent.context_tokens or self._provider(agent.model)[0].context_tokens
+
+    async def run(
+        self,
+        agent: Agent,
+        messages: Sequence[Message],
+        params: Mapping[str, Any],
+        *,
+        deadline: float = math.inf,
+    ) -> AsyncGenerator[Event, None]:
+        """Yield the events of *agent*'s answer to *messages*.
+
+        Ends with a :class:`TurnFinished` that holds the whole message.  Closing the
+        generator, or cancelling who iterates it, closes the provider's connection.
+
+        Args:
+            agent: Whose instructions, model and fallbacks are used.
+            messages: The conversation, fit to be sent.
+            params: Fields of the provider's request.
+            deadline: Loop time past which no call is repeated.  Who iterates ends the
+                run itself.
+
+        Raises:
+            ContextLengthExceeded: If the messages are more than the model can read.
+            ProviderError: If no model gave an answer, or one broke off.
+
+        """
+        context = self._context(agent, messages)
+        turn = TurnBuilder()
+        async with aclosing(self._answer(agent, context, params, deadline)) as deltas:
+            async for delta in deltas:
+                if isinstance(delta, TurnFinished):
+                    usage = delta.usage or turn.estimated_usage(context)
+                    yield turn.finished(replace(delta, usage=usage))
+                else:
+                    turn.add(delta)
+                    yield delta
+
+    def _context(self, agent: Agent, messages: Sequence[Message]) -> Sequence[Message]:
+        known = agent.context_tokens
+        provider = self._provider(agent.model)[0]
+        if known is None and provider.context_is_known:
+            known = provider.context_tokens
+        if known is not None:
+            tokens = total_tokens(messages) + text_tokens(agent.instructions)
+            if tokens > known:
+                raise ContextLengthExceeded(
+                    f"the messages are about {tokens} tokens; this model's context "
+                    f"holds {known}",
+                    param="messages",
+                )
+        if not agent.instructions:
+            return messages
+        return [{"role": "system", "content": agent.instructions}, *messages]
+
+    async def _answer(
+        self,
+        agent: Agent,
+        context: Sequence[Message],
+        params: Mapping[str, Any],
+        deadline: float,
+    ) -> AsyncGenerator[Delta | TurnFinished, None]:
+        """Yield the first answer that one of the agent's models begins."""
+        models = (agent.model, *agent.fallbacks)
+        for place, model in enumerate(models, start=1):
+            provider, name = self._provider(model)
+            request = ModelRequest(name, context, params)
+            begun = False
+            try:
+                async with aclosing(
+                    self._with_retries(provider, request, deadline)
+                ) as deltas:
+                    async for delta in deltas:
+                        begun = True
+                        yield delta
+                return
+            except ProviderError as error:
+                if begun or place == len(models):
+                    raise
+                _log.warning(
+                    "%s failed (%s); trying %s", model, error.code, models[place]
+                )
+
+    async def _with_retries(
+        self, provider: Provider, request: ModelRequest, deadline: float
+    ) -> AsyncGenerator[Delta | TurnFinished, None]:
+        """Yield the provider's answer; repeat the call while nothing has come."""
+        attempt = 0
+        while True:
+            begun = False
+            try:
+                async with aclosing(provider.stream(request)) as deltas:
+                    async for delta in deltas:
+                        begun = True
+                        yield delta
+                return
+            except ProviderError as error:
+                delay_s = self._delay(error, attempt)
+                if begun or attempt >= provider.retries or delay_s is None:
+                    raise
+                if asyncio.get_running_loop().time() + delay_s >= deadline:
+                    raise
+                _log.info("%s: %s; again in %.1f s", provider.name, error.code, delay_s)
+            attempt += 1
+            await asyncio.sleep(delay_s)
+
+    def _delay(self, error: ProviderError, attempt: int) -> float | None:
+        """Return the seconds to wait before another call; None: do not repeat it."""
+        if not error.retryable or error.should_retry is False:
+            return None
+        if error.retry_after_s is not None:
+            wait = error.retry_after_s
+            return wait if wait <= MAX_RETRY_AFTER_S else None
+        delay_s = min(MAX_DELAY_S, self._first_delay_s * 2**attempt)
+        return delay_s * random.uniform(0.75, 1.25)
+
+    def _provider(self, model: str) -> tuple[Provider, str]:
+        name, _, rest = model.partition("/")
+        try:
+            return self._providers[name], rest
+        except KeyError:
+            raise InternalError(f"no provider is called {name!r}") from None

@@ -1,0 +1,77 @@
+"""Put the deltas of one provider call together into its message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from edwin.tokens import text_tokens, total_tokens
+from edwin.types import (
+    Delta,
+    Message,
+    RefusalDelta,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    TurnFinished,
+    Usage,
+)
+
+
+class TurnBuilder:
+    """Collects the deltas of one turn."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._refusals: list[str] = []
+        self._calls: dict[int, ToolCall] = {}
+        self._logprobs: dict[str, list[Any]] = {}
+
+    def add(self, delta: Delta) -> None:
+        """Take in the next delta."""
+        if isinstance(delta, TextDelta):
+            self._texts.append(delta.text)
+            for key, value in (delta.logprobs or {}).items():
+                self._logprobs.setdefault(key, []).extend(value or ())
+        elif isinstance(delta, ToolCallDelta):
+            self._add_call(delta)
+        elif isinstance(delta, RefusalDelta):
+            self._refusals.append(delta.text)
+
+    def finished(self, turn: TurnFinished) -> TurnFinished:
+        """Return *turn* with the whole message, and a finish reason that fits it."""
+        message: Message = {"role": "assistant", "content": "".join(self._texts)}
+        if self._refusals:
+            message["refusal"] = "".join(self._refusals)
+        reason = turn.finish_reason
+        if self._calls:
+            message["tool_calls"] = [self._calls[i] for i in sorted(self._calls)]
+            message["content"] = message["content"] or None
+            # Some servers end a turn of calls with "stop".
+            reason = "tool_calls" if reason == "stop" else reason
+        return replace(
+            turn,
+            finish_reason=reason,
+            message=message,
+            logprobs=self._logprobs or None,
+        )
+
+    def estimated_usage(self, context: Sequence[Message]) -> Usage:
+        """Return what the turn may have cost, for a provider that does not say."""
+        spent = text_tokens("".join(self._texts) + "".join(self._refusals)) + sum(
+            text_tokens(call["function"]["name"] + call["function"]["arguments"])
+            for call in self._calls.values()
+        )
+        return Usage(total_tokens(context), spent, estimated=True)
+
+    def _add_call(self, delta: ToolCallDelta) -> None:
+        call = self._calls.get(delta.index)
+        if call is None:
+            self._calls[delta.index] = {
+                "id": delta.id or f"call_{delta.index}",
+                "type": "function",
+                "function": {"name": delta.name or "", "arguments": delta.arguments},
+            }
+        else:
+            call["function"]["arguments"] += delta.arguments

@@ -1,0 +1,204 @@
+"""The front door: Gateway makes, starts, drains and stops everything.
+
+``python -m edwin.gateway`` is the command ``edwin gateway``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from edwin import config as configuration
+from edwin.auth import Authenticator
+from edwin.config import Config
+from edwin.errors import StateError
+from edwin.executor import AgentExecutor
+from edwin.providers.base import Provider, provider_class
+from edwin.runs.carry import Carrier
+from edwin.runs.engine import RunEngine
+from edwin.runs.local import LocalEngine
+from edwin.sessions import SessionRegistry
+from edwin.state import StateFolder
+from edwin.store import Store
+from edwin.validate import Schemas
+
+if TYPE_CHECKING:
+    from tornado.httpserver import HTTPServer
+
+    from edwin.handlers.answer import RunHandler
+    from edwin.handlers.socket import SocketHandler
+
+HEADER_BYTES = 64 * 1024
+IDLE_SECONDS = 600
+BODY_SECONDS = 120
+LAST_BYTES_SECONDS = 5
+
+_log = logging.getLogger("edwin")
+
+
+class Gateway:
+    """Owns every object that lives longer than a request.
+
+    Several gateways may live in one process, each with a state folder of its own::
+
+        gateway = Gateway({"gateway": {"stateDir": "/var/lib/edwin"}})
+        await gateway.start()
+        mount(app, gateway, "/ai")
+        ...
+        await gateway.stop()
+
+    Args:
+        config: The configuration, or a mapping in the shape of its file.
+
+    Attributes:
+        config: Today's configuration; a request keeps the one it began with.
+        state: ``starting``, ``ready``, ``draining`` or ``stopped``.
+        sockets: The WebSockets that are open.
+        answers: The HTTP handlers that give a run's answer.
+        created: Unix seconds, whole, of the start.
+
+    Raises:
+        ConfigError: If *config* cannot be used.
+
+    """
+
+    authenticator: Authenticator
+    registry: SessionRegistry
+    engine: RunEngine
+
+    def __init__(self, config: Config | Mapping[str, Any]) -> None:
+        if not isinstance(config, Config):
+            config = configuration.from_document(config)
+        self.config = config
+        self.state = "starting"
+        self.schemas = Schemas()
+        self.sockets: set[SocketHandler] = set()
+        self.answers: set[RunHandler] = set()
+        self.created = int(time.time())
+        self._folder = StateFolder(config.gateway.state_dir)
+        self._providers: dict[str, Provider] = {}
+        self._store: Store | None = None
+        self._server: HTTPServer | None = None
+
+    async def start(self) -> None:
+        """Take the state folder, open the store, start providers and engine.
+
+        Raises:
+            StateError: If the state folder or the store cannot be used.
+            ConfigError: If a provider's class cannot be found.
+
+        """
+        self._folder.acquire()
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+        self.state = "ready"
+
+    async def _start(self) -> None:
+        config = self.config
+        auth = config.gateway.auth
+        needs_token = auth.mode == "token" and not auth.token
+        self.authenticator = Authenticator(
+            auth, token=self._folder.token() if needs_token else None
+        )
+        secrets = [s.encode() for s in config.gateway.session_secrets]
+        if not secrets:
+            secrets = [self._folder.session_secret().encode()]
+        store = Store(f"sqlite:///{config.gateway.state_dir.resolve() / 'edwin.db'}")
+        await store.start([hashlib.sha256(secret).hexdigest() for secret in secrets])
+        self._store = store
+        for name, provider in config.providers.items():
+            self._providers[name] = provider_class(provider.api)(provider)
+        for started in self._providers.values():
+            await started.start()
+        self.registry = SessionRegistry(store, secrets[0])
+        executor = AgentExecutor(self._providers)
+        carrier = Carrier(self.registry, store, executor)
+        self.engine = LocalEngine(carrier, config.gateway.runs)
+        await self.engine.start()
+        self.schemas.warm("openai/chat_completion_request")
+
+    async def listen(self) -> tuple[str, int]:
+        """Serve on the configured address with a server of the gateway's own.
+
+        Returns:
+            The address and the port, which is a free one where 0 was asked for.
+
+        Raises:
+            StateError: If the address cannot be bound.
+
+        """
+        from tornado.httpserver import HTTPServer
+        from tornado.netutil import bind_sockets
+
+        from edwin.app import make_app
+
+        bind, port = self.config.gateway.bind, self.config.gateway.port
+        try:
+            sockets = bind_sockets(port, bind)
+        except OSError as error:
+            raise StateError(
+                f"{bind}:{port} cannot be bound: {error.strerror or error}; stop what "
+                "uses it, or choose another with --port"
+            ) from error
+        self._server = HTTPServer(
+            make_app(self),
+            max_header_size=HEADER_BYTES,
+            idle_connection_timeout=IDLE_SECONDS,
+            body_timeout=BODY_SECONDS,
+        )
+        self._server.add_sockets(sockets)
+        return bind, sockets[0].getsockname()[1]
+
+    async def drain(self) -> None:
+        """Take no new runs, and let those there are come to their end.
+
+        Runs that are not done after ``gateway.shutdownSeconds`` are ended with
+        ``gateway_stopping``.
+        """
+        if self.state != "ready":
+            return
+        self.state = "draining"
+        if self._server is not None:
+            self._server.conn_params.no_keep_alive = True
+            self._server.stop()
+        await self.engine.drain(self.config.gateway.shutdown_seconds)
+
+    async def stop(self) -> None:
+        """Drain, close every connection, and let the state folder go.  Idempotent."""
+        await self.drain()
+        for socket in list(self.sockets):
+            socket.go_away()
+        await self._last_bytes()
+        if self._server is not None:
+            await self._server.close_all_connections()
+            self._server = None
+        for provider in self._providers.values():
+            await provider.stop()
+        self._providers.clear()
+        if self._store is not None:
+            await self._store.stop()
+            self._store = None
+        self._folder.release()
+        self.state = "stopped"
+
+    async def _last_bytes(self) -> None:
+        """Let the answers under way go out, and give up on those that stall."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LAST_BYTES_SECONDS
+        while self.answers and loop.time() < until:
+            await asyncio.sleep(0.01)
+        for handler in list(self.answers):
+            handler.cut()
+
+
+if __name__ == "__main__":
+    from edwin.cli import gateway
+
+    gateway(prog_name="python -m edwin.gateway")

@@ -1,0 +1,195 @@
+"""Give a run's answer over HTTP, whole or as a stream of chunks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tornado.iostream import StreamClosedError
+
+from edwin.errors import EdwinError
+from edwin.handlers.base import ApiHandler
+from edwin.runs.run import Reader, Run
+from edwin.types import Event, RunFailed, RunFinished, RunQueued, RunStarted
+from edwin.wire import openai, sse
+
+
+class RunHandler(ApiHandler):
+    """Base of the handlers whose answer is a run's."""
+
+    reader: Reader | None = None
+
+    def on_connection_close(self) -> None:
+        """Leave the run, which ends it if nobody else reads; called by Tornado."""
+        super().on_connection_close()
+        if self.reader is not None:
+            self.reader.close()
+
+    async def whole(self, run: Run, *, model: str) -> None:
+        """Answer with one body, when the run has come to its end."""
+        self.set_run_headers(run)
+        with self._reading(run) as reader:
+            end = await reader.result()
+        body = openai.completion(
+            end, run_id=run.id, created=int(run.created_at), model=model
+        )
+        self.send_json(body)
+        try:
+            await self.finish()
+        except StreamClosedError:
+            return
+        run.delivered()
+
+    async def stream(self, run: Run, *, model: str, include_usage: bool) -> None:
+        """Answer with the run's events as they come.
+
+        Until the head is out, an error is a plain answer with its status; after it,
+        an error event, and the connection is cut.
+        """
+        encoder = openai.ChunkEncoder(
+            run_id=run.id,
+            created=int(run.created_at),
+            model=model,
+            include_usage=include_usage,
+        )
+        with self._reading(run) as reader:
+            events = await self._before_head(run, reader)
+            if reader.closed:
+                self._auto_finish = False
+                return
+            self._set_stream_headers(run)
+            try:
+                await self._write_events(reader, encoder, events)
+            except EdwinError as error:
+                await self._break_off(error)
+            except StreamClosedError:
+                self._auto_finish = False
+            else:
+                run.delivered()
+
+    @contextmanager
+    def _reading(self, run: Run) -> Iterator[Reader]:
+        """Read *run*; who leaves early leaves the run."""
+        self.gateway.answers.add(self)
+        try:
+            with run.events() as self.reader:
+                yield self.reader
+        finally:
+            self.gateway.answers.discard(self)
+
+    async def _before_head(self, run: Run, reader: Reader) -> list[Event]:
+        """Return the first events there are when the head is due.
+
+        Raises:
+            EdwinError: If the run failed before.
+
+        """
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self.config.gateway.http.head_delay_ms / 1000
+        timer = loop.call_at(due, reader.wake)
+        events: list[Event] = []
+        try:
+            while not events and not reader.closed and loop.time() < due:
+                events = [
+                    event
+                    for event in await reader.next()
+                    if not isinstance(event, RunQueued | RunStarted)
+                ]
+        finally:
+            timer.cancel()
+        if not reader.closed:
+            await run.accepted()
+        # What went wrong meanwhile still has its status.
+        for event in (*events, run.end):
+            if isinstance(event, RunFailed):
+                raise event.error
+        return events
+
+    def _set_stream_headers(self, run: Run) -> None:
+        self.set_run_headers(run)
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.set_header("Cache-Control", "no-cache")
+        self.set_header("X-Accel-Buffering", "no")
+        if self.request.version == "HTTP/1.0":
+            # Without chunks, only the end of the connection ends the answer.
+            self.set_header("Connection", "close")
+        # With Nagle on, a token every 3 ms arrives in bursts of 40.
+        self.request.connection.stream.set_nodelay(True)  # type: ignore[union-attr]
+
+    async def _write_events(
+        self, reader: Reader, encoder: openai.ChunkEncoder, events: list[Event]
+    ) -> None:
+        """Write the head and everything to the run's end.
+
+        Raises:
+            EdwinError: What the run failed with.
+            StreamClosedError: If the client left.
+
+        """
+        data = encoder.head()
+        keep_alive = KeepAlive(self.config.gateway.http.keep_alive_seconds, reader)
+        try:
+            while True:
+                end = events[-1] if events else None
+                data += encoder.chunks(events)
+                if isinstance(end, RunFinished):
+                    data += encoder.end(end)
+                if data:
+                    self.write(data)
+                    await self.flush()
+                    keep_alive.touch()
+                if isinstance(end, RunFinished):
+                    return
+                if isinstance(end, RunFailed):
+                    raise end.error
+                events = await reader.next()
+                if reader.closed:
+                    raise StreamClosedError
+                data = sse.PING if keep_alive.due() else b""
+        finally:
+            keep_alive.stop()
+
+    async def _break_off(self, error: EdwinError) -> None:
+        """End a stream that failed: an error event, and no clean end."""
+        self.code = error.code
+        try:
+            self.write(openai.error_event(error))
+            await self.flush()
+        except StreamClosedError:
+            pass
+        self.cut()
+
+
+class KeepAlive:
+    """Wakes a reader when nothing has been written for a while.
+
+    One timer that arms itself anew, instead of one for each chunk.
+    """
+
+    def __init__(self, seconds: float, reader: Reader) -> None:
+        self._seconds = seconds
+        self._reader = reader
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(seconds, self._check)
+
+    def touch(self) -> None:
+        """Note that something was written."""
+        self._last = self._loop.time()
+
+    def due(self) -> bool:
+        """Return whether it is time for a sign of life."""
+        return self._loop.time() - self._last >= self._seconds
+
+    def stop(self) -> None:
+        """Wake nobody any more."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        if self.due():
+            self._reader.wake()
+            left = self._seconds
+        else:
+            left = self._last + self._seconds - self._loop.time()
+        self._timer = self._loop.call_later(left, self._check)

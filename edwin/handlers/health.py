@@ -1,0 +1,28 @@
+"""``GET /healthz`` and ``GET /readyz``: without authentication and without detail."""
+
+from __future__ import annotations
+
+from edwin.handlers.base import ApiHandler
+
+
+class HealthHandler(ApiHandler):
+    """Answer ``GET /healthz``: the process serves."""
+
+    public = True
+
+    def get(self) -> None:
+        """Say so."""
+        self.send_json({"status": "ok"})
+
+
+class ReadyHandler(ApiHandler):
+    """Answer ``GET /readyz``: the gateway takes runs."""
+
+    public = True
+
+    def get(self) -> None:
+        """Say whether it does."""
+        state = self.gateway.state
+        if state != "ready":
+            self.set_status(503)
+        self.send_json({"status": state})

@@ -1,0 +1,33 @@
+"""``GET /v1/models`` and ``GET /v1/models/{id}``."""
+
+from __future__ import annotations
+
+from edwin.errors import ModelNotFound, shorten
+from edwin.handlers.base import ApiHandler
+from edwin.routing import model_names
+from edwin.wire.openai import model_list, model_object
+
+
+class ModelsHandler(ApiHandler):
+    """Answer ``GET /v1/models``: every name a request may call a model by."""
+
+    action = "models:read"
+    endpoint = "chat_completions"
+
+    def get(self) -> None:
+        """List the models."""
+        names = model_names(self.config.agents)
+        self.send_json(model_list(names, created=self.gateway.created))
+
+
+class ModelHandler(ApiHandler):
+    """Answer ``GET /v1/models/{id}``."""
+
+    action = "models:read"
+    endpoint = "chat_completions"
+
+    def get(self, name: str) -> None:
+        """Describe one model."""
+        if name not in model_names(self.config.agents):
+            raise ModelNotFound(f"no model {shorten(name)!r}", param="model")
+        self.send_json(model_object(name, created=self.gateway.created))

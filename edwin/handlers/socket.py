@@ -1,0 +1,165 @@
+"""``/ws``: the WebSocket on the gateway's port; frames in ``schemas/ws``.
+
+A connection authenticates with an ``Authorization`` header or with its first frame,
+``connect``.  Frames are read by one task in the order they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from edwin import __version__
+from edwin.auth import check_place
+from edwin.errors import EdwinError, Forbidden, InternalError
+from edwin.handlers.base import BaseHandler
+from edwin.validate import parse_json
+from edwin.wire import frames
+
+if TYPE_CHECKING:
+    from edwin.gateway import Gateway
+
+PROTOCOL = 1
+CONNECT_SECONDS = 10
+MAX_QUEUED_FRAMES = 64
+MAX_FRAME_BYTES = 64 * 1024
+GOING_AWAY = 1001
+POLICY_VIOLATION = 1008
+
+_log = logging.getLogger("edwin.socket")
+
+
+class SocketHandler(BaseHandler, WebSocketHandler):
+    """One client's connection."""
+
+    def initialize(self, gateway: Gateway) -> None:
+        """Take the gateway and today's configuration; called by Tornado."""
+        super().initialize(gateway)
+        self._frames: asyncio.Queue[str | bytes] = asyncio.Queue(MAX_QUEUED_FRAMES)
+        self._reader: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def prepare(self) -> None:
+        """Authenticate by header, where there is one; called by Tornado."""
+        auth = self.config.gateway.auth
+        check_place(auth.mode, self.request.headers, self.request.protocol)
+        authorization = self.request.headers.get("Authorization")
+        if authorization or auth.mode == "none":
+            self.principal = self.gateway.authenticator.by_headers(authorization)
+
+    def check_origin(self, origin: str) -> bool:
+        """Refuse what a foreign page in a browser opens; called by Tornado."""
+        if super().check_origin(origin):
+            return True
+        raise Forbidden("Origin must be the gateway's own")
+
+    @property
+    def max_message_size(self) -> int:
+        """The longest frame taken, in bytes; Tornado closes with 1009 above it."""
+        return MAX_FRAME_BYTES
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        """Begin to read frames; called by Tornado."""
+        self.set_nodelay(True)
+        self.gateway.sockets.add(self)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(
+            CONNECT_SECONDS, self.refuse, "no connect frame came"
+        )
+        self._reader = loop.create_task(self._read(), name="socket reader")
+
+    def on_message(self, message: str | bytes) -> None:
+        """Put the frame in line: one that is waited for here blocks the next."""
+        try:
+            self._frames.put_nowait(message)
+        except asyncio.QueueFull:
+            self.refuse("too many frames wait")
+
+    def on_close(self) -> None:
+        """Let everything go; called by Tornado."""
+        self.gateway.sockets.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def refuse(self, reason: str) -> None:
+        """Close because the client broke the protocol."""
+        self.close(POLICY_VIOLATION, reason)
+
+    def go_away(self) -> None:
+        """Close because the gateway is shutting down."""
+        self.close(GOING_AWAY, "the gateway is shutting down")
+
+    async def _read(self) -> None:
+        """Answer frames one by one until the connection closes."""
+        while True:
+            message = await self._frames.get()
+            id = ""
+            try:
+                frame = self._frame(message)
+                id = frame["id"]
+                await self.write_message(frames.response(id, self._answer(frame)))
+            except WebSocketClosedError:
+                return
+            except EdwinError as error:
+                await self._fail(id, error)
+            except Exception:
+                _log.exception("frame failed")
+                await self._fail(id, InternalError("internal error"))
+
+    async def _fail(self, id: str, error: EdwinError) -> None:
+        """Tell what is wrong, and close."""
+        try:
+            await self.write_message(frames.failure(id, error))
+        except WebSocketClosedError:
+            return
+        # A reason has room for 123 bytes.
+        self.refuse(error.message.encode()[:120].decode(errors="ignore"))
+
+    def _frame(self, message: str | bytes) -> dict[str, Any]:
+        """Return *message* as a frame of the protocol.
+
+        Raises:
+            InvalidRequest: If it is none.
+
+        """
+        data = message.encode() if isinstance(message, str) else message
+        frame = parse_json(data, what="the frame")
+        self.gateway.schemas.check("ws/request", frame)
+        assert isinstance(frame, dict)
+        return frame
+
+    def _answer(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """Return what *frame* asks for.
+
+        Raises:
+            Unauthenticated: If nobody has authenticated, or with a wrong secret.
+
+        """
+        if frame["method"] == "connect":
+            return self._connect(frame.get("params") or {})
+        if self._timer is not None:
+            raise Forbidden("the first frame must be connect")
+        return {"status": self.gateway.state}
+
+    def _connect(self, params: dict[str, Any]) -> dict[str, Any]:
+        auth = params.get("auth") or {}
+        secret = auth.get("token") or auth.get("password")
+        if self.principal is None:
+            self.principal = self.gateway.authenticator.by_secret(
+                (secret or "").encode()
+            )
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return {
+            "protocol": PROTOCOL,
+            "server": {"name": "edwin", "version": __version__},
+            "principal": self.principal.id,
+            "methods": ["connect", "health"],
+            "limits": {"maxFrameBytes": MAX_FRAME_BYTES},
+        }

@@ -1,0 +1,264 @@
+"""Carry one run from its start to its end; the same code for every engine.
+
+Read the transcript, decide the context, let the executor work, keep what came of it.
+The engine calls :meth:`Carrier.carry` when the run is at the head of its lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any
+
+from edwin.errors import (
+    EdwinError,
+    InternalError,
+    RunCancelled,
+)
+from edwin.executor import AgentExecutor
+from edwin.log import milliseconds
+from edwin.runs.run import Run
+from edwin.sessions import SessionRegistry, reconcile, window
+from edwin.store import Store
+from edwin.tokens import text_tokens, total_tokens
+from edwin.types import (
+    Message,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    TextDelta,
+    TurnFinished,
+    Usage,
+)
+
+_log = logging.getLogger("edwin.runs")
+
+
+class Answer:
+    """What a run has produced so far."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.turn: TurnFinished | None = None
+        self.parts: list[str] = []
+
+    def finished_turn(self, turn: TurnFinished) -> None:
+        """Keep the turn's message in place of its pieces."""
+        assert turn.message is not None
+        self.messages.append(turn.message)
+        self.turn = turn
+        self.parts.clear()
+
+    def stored(self) -> list[Message]:
+        """Return the messages to store; of a turn that broke off, its text."""
+        if not self.parts:
+            return self.messages
+        partial: Message = {"role": "assistant", "content": "".join(self.parts)}
+        return [*self.messages, partial]
+
+
+class Carrier:
+    """Carries runs out.
+
+    Args:
+        registry: Where transcripts come from and go to.
+        store: Where the ledger lines of stateless runs go.
+        executor: Talks to the model.
+
+    """
+
+    def __init__(
+        self, registry: SessionRegistry, store: Store, executor: AgentExecutor
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._executor = executor
+
+    async def accept(self, run: Run) -> None:
+        """Make the messages of *run* durable, wherever it is; see :meth:`Run.accepted`.
+
+        Raises:
+            StorageUnavailable: If they cannot be made so.
+
+        """
+        if not run.request.stateful or run.ended:
+            return
+        if run.state == "queued":
+            run.pended = True
+            await self._store.pend(run.record(), run.request.messages)
+        else:
+            await asyncio.shield(run.begun)
+
+    def deliver(self, run: Run) -> None:
+        """Note that the answer of *run* reached its client; see :meth:`Run.delivered`.
+
+        A client that says it repeats a call whose answer was not delivered gets a new
+        answer in place of the lost one.
+        """
+        if run.request.stateful:
+            self._registry.delivered(run.request.session, run.id)
+
+    async def carry(self, run: Run) -> None:
+        """Carry *run* out; its last event says how it ended, nothing is raised.
+
+        Cancelling the task closes the provider's connection at once and keeps the
+        text that came; the run then ends with :attr:`Run.stopped`.
+        """
+        run.state = "running"
+        run.started_at = time.time()
+        run.emit(RunStarted())
+        answer = Answer()
+        error: EdwinError | None = None
+        try:
+            if run.request.stateful:
+                await self._in_session(run, answer)
+            else:
+                reconcile.alone(run.request.messages)
+                await self._converse(run, answer, run.request.messages)
+        except asyncio.CancelledError:
+            error = run.stopped or RunCancelled("the run was cancelled")
+        except EdwinError as raised:
+            error = raised
+        except Exception:
+            _log.exception("run failed", extra={"fields": self._ids(run)})
+            error = InternalError("the run failed; the log says why")
+        run.sealed = True
+        await self._end(run, answer, error)
+
+    async def settle(self, run: Run) -> None:
+        """Store the messages of a *run* that was accepted and ended while it waited."""
+        session = run.request.session
+        try:
+            transcript = await self._registry.transcript(session)
+            plan = reconcile.plan(transcript, run.request.messages)
+            await self._registry.begin(run.record(), plan, since=transcript)
+        except EdwinError as error:
+            _log.warning("%s", error.message, extra={"fields": self._ids(run)})
+
+    def drop(self, run: Run, error: EdwinError) -> None:
+        """End a *run* that never began, with *error*."""
+        run.sealed = True
+        self._close(run, error)
+        if not run.pended:
+            self._store.note(run.record())
+        run.emit(RunFailed(error))
+        self._write_line(run)
+
+    async def _in_session(self, run: Run, answer: Answer) -> None:
+        request = run.request
+        transcript = await self._registry.transcript(request.session)
+        plan = reconcile.plan(
+            transcript, request.messages, retry=request.retry_count > 0
+        )
+        limit = self._executor.context_tokens(request.agent)
+        rest = limit - total_tokens(plan.messages) - total_tokens(plan.lead)
+        history = window.cut(
+            plan.history,
+            plan.messages,
+            max_messages=request.agent.max_history_messages,
+            max_tokens=rest - text_tokens(request.agent.instructions),
+        )
+        begin = asyncio.create_task(
+            self._registry.begin(run.record(), plan, since=transcript),
+            name=f"{run.id} begin",
+        )
+        begin.add_done_callback(lambda task: self._began(run, task))
+        try:
+            await self._converse(run, answer, (*plan.lead, *history, *plan.messages))
+        finally:
+            # What is being written is awaited, whatever has become of the run.
+            await asyncio.wait([begin])
+        begin.result()
+
+    def _began(self, run: Run, task: asyncio.Task[None]) -> None:
+        error = task.exception()
+        if error is None:
+            if not run.begun.done():
+                run.begun.set_result(None)
+        elif isinstance(error, EdwinError):
+            # Nothing may go out that is not kept: no reason to generate more of it.
+            run.cancel(error)
+
+    async def _converse(
+        self, run: Run, answer: Answer, context: Sequence[Message]
+    ) -> None:
+        request = run.request
+        events = self._executor.run(
+            request.agent,
+            window.sendable(context),
+            request.params,
+            deadline=run.deadline,
+        )
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, TextDelta):
+                        answer.parts.append(event.text)
+                    elif isinstance(event, TurnFinished):
+                        answer.finished_turn(event)
+                        run.usage += event.usage or Usage()
+                    if run.first_delta_ms is None:
+                        run.first_delta_ms = milliseconds(run.created_at)
+                    run.emit(event)
+        except (asyncio.CancelledError, EdwinError):
+            if answer.parts:
+                spent = text_tokens("".join(answer.parts))
+                run.usage += Usage(total_tokens(context), spent, estimated=True)
+            raise
+
+    async def _end(self, run: Run, answer: Answer, error: EdwinError | None) -> None:
+        self._close(run, error)
+        if error is None:
+            assert answer.turn is not None
+            run.finish_reason = answer.turn.finish_reason
+        if run.request.stateful:
+            try:
+                await self._registry.finish(run.record(), answer.stored())
+            except EdwinError as raised:
+                error = error or raised
+                self._close(run, error)
+        else:
+            self._store.note(run.record())
+        run.emit(RunFailed(error) if error else _finished(run, answer))
+        self._write_line(run)
+
+    def _close(self, run: Run, error: EdwinError | None) -> None:
+        run.finished_at = time.time()
+        run.error = error
+        if error is None:
+            run.state = "finished"
+        else:
+            run.state = "cancelled" if isinstance(error, RunCancelled) else "failed"
+
+    def _ids(self, run: Run) -> dict[str, Any]:
+        request = run.request
+        return {
+            "request_id": request.request_id,
+            "run_id": run.id,
+            "agent": request.agent.id,
+            "principal": request.principal.id,
+        }
+
+    def _write_line(self, run: Run) -> None:
+        record = run.record()
+        fields = self._ids(run) | {
+            "state": run.state,
+            "status": run.error.status if run.error else 200,
+            "code": record.error_code,
+            "session": run.request.stateful,
+            "queued_ms": milliseconds(run.created_at, run.started_at),
+            "first_delta_ms": run.first_delta_ms,
+            "total_ms": milliseconds(run.created_at, run.finished_at),
+            "prompt_tokens": run.usage.prompt_tokens,
+            "completion_tokens": run.usage.completion_tokens,
+        }
+        _log.info("run", extra={"fields": {**run.request.log_fields, **fields}})
+
+
+def _finished(run: Run, answer: Answer) -> RunFinished:
+    turn = answer.turn
+    assert turn is not None and turn.message is not None
+    return RunFinished(turn.message, turn.finish_reason, run.usage, turn.logprobs)

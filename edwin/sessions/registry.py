@@ -1,0 +1,170 @@
+"""SessionRegistry: from the request's ``user`` to a key, and to a live transcript.
+
+Called by ``dispatch`` (the key) and by the run that heads its session's lane (the
+transcript); so no two calls for one session's transcript ever overlap.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edwin.sessions.canonical import digest
+from edwin.sessions.keys import session_key, stateless_key
+from edwin.sessions.reconcile import Plan
+from edwin.store import Store
+from edwin.types import Entry, Message, RunRecord, SessionId, Transcript
+
+CACHED_BYTES = 64 * 1024 * 1024
+
+
+class SessionRegistry:
+    """Sessions by (principal, agent, key), their transcripts cached.
+
+    Args:
+        store: Where transcripts are kept.
+        secret: What keys are made with.
+        cached_bytes: Size of the transcripts to keep in memory, about; the least
+            recently used go first.
+
+    """
+
+    def __init__(
+        self, store: Store, secret: bytes, *, cached_bytes: int = CACHED_BYTES
+    ) -> None:
+        self._store = store
+        self._secret = secret
+        self._room = cached_bytes
+        self._used = 0
+        self._live: OrderedDict[SessionId, tuple[Transcript, int]] = OrderedDict()
+
+    def key_for(self, user: str, *, agent: str, principal: str) -> str:
+        """Return the stable key of *user*; see :func:`edwin.sessions.keys.session_key`.
+
+        Raises:
+            ValueError: If *user* is blank.
+
+        """
+        return session_key(user, agent=agent, principal=principal, secret=self._secret)
+
+    def fresh_key(self, agent: str) -> str:
+        """Return a key that no other run has."""
+        return stateless_key(agent, str(uuid.uuid4()))
+
+    async def transcript(self, session: SessionId) -> Transcript:
+        """Return what the session holds, from memory or from the store.
+
+        Raises:
+            StorageUnavailable: If it cannot be read.
+
+        """
+        if session in self._live:
+            self._live.move_to_end(session)
+            return self._live[session][0]
+        transcript = await self._store.transcript(session)
+        self._keep(session, transcript)
+        return transcript
+
+    async def begin(self, record: RunRecord, plan: Plan, *, since: Transcript) -> None:
+        """Store what the run reads anew, and return when it is durable.
+
+        The transcript of a run that did not *finish* is read from the store again.
+
+        Args:
+            record: The run, in the state it is to have.
+            plan: What to append and what to supersede.
+            since: The transcript that *plan* was made from.
+
+        Raises:
+            StorageUnavailable: If it cannot be written; nothing of it is.
+
+        """
+        self._forget(record.session)
+        entries = _entries(
+            record.run_id, plan.append, plan.append_digests, since.last_seq, own=False
+        )
+        await self._store.begin(record, entries, plan.supersede)
+        gone = set(plan.supersede)
+        kept = tuple(entry for entry in since.entries if entry.seq not in gone)
+        self._keep(
+            record.session,
+            replace(
+                since,
+                entries=kept + entries,
+                last_seq=since.last_seq + len(entries),
+                last_state=record.state if entries else since.last_state,
+            ),
+        )
+
+    async def finish(self, record: RunRecord, answer: Sequence[Message]) -> None:
+        """Store the run's end with its *answer*, and return when both are durable.
+
+        Raises:
+            StorageUnavailable: If they cannot be written; nothing of them is.
+
+        """
+        since = await self.transcript(record.session)
+        self._forget(record.session)
+        entries = _entries(
+            record.run_id, answer, [digest(m) for m in answer], since.last_seq, own=True
+        )
+        await self._store.finish(record, entries)
+        if record.state == "failed":
+            return
+        mine = (*since.entries, *entries)[-1:]
+        ours = bool(mine) and mine[0].run_id == record.run_id
+        self._keep(
+            record.session,
+            Transcript(
+                entries=since.entries + entries,
+                last_seq=since.last_seq + len(entries),
+                last_state=record.state if ours else since.last_state,
+                last_delivered=False if ours else since.last_delivered,
+            ),
+        )
+
+    def delivered(self, session: SessionId, run_id: str) -> None:
+        """Note that the run's answer reached its client."""
+        self._store.note_delivered(run_id)
+        if session in self._live:
+            transcript, size = self._live[session]
+            if transcript.entries and transcript.entries[-1].run_id == run_id:
+                self._live[session] = replace(transcript, last_delivered=True), size
+
+    def _keep(self, session: SessionId, transcript: Transcript) -> None:
+        self._forget(session)
+        size = sum(map(_weight, transcript.entries), 500)
+        self._live[session] = transcript, size
+        self._used += size
+        while self._used > self._room and len(self._live) > 1:
+            self._forget(next(iter(self._live)))
+
+    def _forget(self, session: SessionId) -> None:
+        if session in self._live:
+            self._used -= self._live.pop(session)[1]
+
+
+def _entries(
+    run_id: str,
+    messages: Sequence[Message],
+    digests: Sequence[bytes],
+    last_seq: int,
+    *,
+    own: bool,
+) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(last_seq + place, run_id, message, own, mark)
+        for place, (message, mark) in enumerate(
+            zip(messages, digests, strict=True), start=1
+        )
+    )
+
+
+def _weight(entry: Entry) -> int:
+    """Return about how many bytes *entry* takes in memory."""
+    content = entry.message.get("content")
+    if isinstance(content, str):
+        return 500 + len(content)
+    return 500 + sum(len(str(part)) for part in content or ())
