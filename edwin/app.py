@@ -47,7 +47,8 @@ def routes(gateway: Gateway, prefix: str = "") -> list[Rule]:
 def make_app(gateway: Gateway, prefix: str = "") -> Application:
     """Return an application of Edwin's own, which answers unknown URLs as JSON."""
     rules = [*routes(gateway, prefix), (r".*", UnknownUrlHandler, {"gateway": gateway})]
-    return Application(rules)
+    # Edwin writes a line of its own for each request.
+    return Application(rules, log_function=lambda handler: None)
 
 
 def mount(app: Application, gateway: Gateway, prefix: str, host: str = r".*") -> None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import aiohttp
 import pytest
+from multidict import CIMultiDict
 from tornado.ioloop import IOLoop
+
+from edwin.testing import ScriptedUpstream
+from edwin.testing.gateway import TOKEN, LocalGateway
 
 
 class _Errors(logging.Handler):
@@ -37,3 +45,149 @@ def io_loop() -> Iterator[IOLoop]:
     left = {task for task in asyncio.all_tasks(loop.asyncio_loop) if not task.done()}
     loop.close()
     assert not left, f"tasks left behind: {left}"
+
+
+MakeGateway = Callable[..., Awaitable[LocalGateway]]
+
+
+@pytest.fixture
+def make_gateway(io_loop: IOLoop, tmp_path: Path) -> Iterator[MakeGateway]:
+    """Start gateways on free ports: ``await make_gateway({"gateway": {…}})``.
+
+    Each has a state folder of its own unless *state_dir* names one.
+    """
+    started: list[LocalGateway] = []
+
+    async def make(
+        config: Mapping[str, Any] | None = None,
+        *,
+        state_dir: Path | None = None,
+        upstream: ScriptedUpstream | None = None,
+    ) -> LocalGateway:
+        folder = state_dir or tmp_path / f"state-{len(started)}"
+        served = LocalGateway(folder, config, upstream=upstream)
+        await served.start()
+        started.append(served)
+        return served
+
+    yield make
+    for served in started:
+        io_loop.run_sync(served.stop)
+
+
+@pytest.fixture
+def served(io_loop: IOLoop, make_gateway: MakeGateway) -> LocalGateway:
+    """Return a gateway in its plainest configuration."""
+    return io_loop.run_sync(make_gateway)
+
+
+class Response(NamedTuple):
+    """What came back."""
+
+    code: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Client:
+    """Posts to a gateway and reads its answers; keeps no state."""
+
+    def __init__(self, served: LocalGateway) -> None:
+        self.served = served
+
+    async def request(
+        self,
+        path: str,
+        document: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = TOKEN,
+        method: str | None = None,
+    ) -> Response:
+        """Send *document* (as JSON, unless it is bytes) and return the answer.
+
+        Cancelling the call closes the connection.
+        """
+        sent = CIMultiDict(headers or {})
+        if token is not None:
+            sent.setdefault("Authorization", f"Bearer {token}")
+        body = None
+        if document is not None:
+            body = document if isinstance(document, bytes) else json.dumps(document)
+            sent.setdefault("Content-Type", "application/json")
+        verb = method or ("GET" if body is None else "POST")
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(
+                verb, self.served.url + path, headers=sent, data=body
+            ) as response,
+        ):
+            return Response(response.status, response.headers, await response.read())
+
+    async def chat(self, *messages: Any, headers: Any = None, **fields: Any) -> Answer:
+        """Send one chat completion; texts stand for user messages."""
+        response = await self.request(
+            "/v1/chat/completions", chat(*messages, **fields), headers=headers
+        )
+        return Answer(response)
+
+
+class Answer:
+    """The answer to a chat completion, whole or streamed."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+        self.status = response.code
+        self.headers = response.headers
+        self.body = response.body.decode()
+
+    @property
+    def json(self) -> Any:
+        """The whole body."""
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> Any:
+        """The error of a plain answer."""
+        return self.json["error"]
+
+    @property
+    def events(self) -> list[Any]:
+        """The documents of a stream, ``[DONE]`` as text."""
+        return [
+            line if line == "[DONE]" else json.loads(line)
+            for line in (
+                event.removeprefix("data: ")
+                for event in self.body.split("\n\n")
+                if event.startswith("data: ")
+            )
+        ]
+
+    @property
+    def text(self) -> str:
+        """The text, however it came."""
+        if not self.body.startswith("data:"):
+            return self.json["choices"][0]["message"]["content"]
+        return "".join(
+            choice["delta"].get("content") or ""
+            for event in self.events
+            if event != "[DONE]"
+            for choice in event["choices"]
+        )
+
+
+def chat(*messages: Any, **fields: Any) -> dict[str, Any]:
+    """Return the document of a chat completion."""
+    return {
+        "model": "edwin",
+        "messages": [
+            {"role": "user", "content": m} if isinstance(m, str) else m
+            for m in messages or ("Hello",)
+        ],
+    } | fields
+
+
+@pytest.fixture
+def client(served: LocalGateway) -> Client:
+    """Return a client of the plain gateway."""
+    return Client(served)

@@ -1,0 +1,96 @@
+"""A whole gateway on a free port, with a scripted provider behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from edwin.gateway import Gateway
+from edwin.testing.upstream import ScriptedUpstream
+
+TOKEN = "a-token-for-tests-only"
+
+
+class LocalGateway:
+    """A gateway on 127.0.0.1 whose agents talk to a :class:`ScriptedUpstream`.
+
+    The endpoint is on, the token is :data:`TOKEN`, every agent's model is
+    ``upstream/scripted``.
+
+    Args:
+        state_dir: An empty folder.
+        config: What else the configuration is to say, in the shape of its file.
+        upstream: The provider; one of its own when None.
+
+    Attributes:
+        url: Such as ``http://127.0.0.1:51234``, once started.
+        gateway: The gateway itself.
+        upstream: The provider.
+
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        config: Mapping[str, Any] | None = None,
+        *,
+        upstream: ScriptedUpstream | None = None,
+    ) -> None:
+        self.url = ""
+        self.upstream = upstream or ScriptedUpstream()
+        self._owns_upstream = upstream is None
+        self._state_dir = state_dir
+        self._config = config or {}
+        self.gateway: Gateway
+
+    async def start(self) -> None:
+        """Start the provider, then the gateway."""
+        if self._owns_upstream:
+            await self.upstream.start()
+        base = {
+            "gateway": {
+                "port": 0,
+                "stateDir": str(self._state_dir),
+                "shutdownSeconds": 1,
+                "auth": {"token": TOKEN},
+                "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
+            },
+            "agents": {"defaults": {"model": "upstream/scripted", "instructions": ""}},
+            "models": {
+                "providers": {
+                    "upstream": {
+                        "api": "openai-completions",
+                        "baseUrl": self.upstream.url,
+                        "retries": 0,
+                    }
+                }
+            },
+        }
+        self.gateway = Gateway(merged(base, self._config))
+        await self.gateway.start()
+        address, port = await self.gateway.listen()
+        self.url = f"http://{address}:{port}"
+
+    async def stop(self) -> None:
+        """Stop the gateway, then the provider."""
+        await self.gateway.stop()
+        if self._owns_upstream:
+            await self.upstream.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *over* laid on *base*: maps are merged, everything else replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            value = merged(result[key], value)
+        result[key] = value
+    return result
