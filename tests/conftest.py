@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,3 +192,67 @@ def chat(*messages: Any, **fields: Any) -> dict[str, Any]:
 def client(served: LocalGateway) -> Client:
     """Return a client of the plain gateway."""
     return Client(served)
+
+
+class RawAnswer:
+    """An HTTP answer read from a socket of its own, byte by byte as it comes."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.received = b""
+
+    async def until(self, mark: bytes) -> bytes:
+        """Read until *mark* has come, or to the end; return all that came so far."""
+        while mark not in self.received:
+            piece = await self.reader.read(65536)
+            if not piece:
+                break
+            self.received += piece
+        return self.received
+
+    async def to_end(self) -> bytes:
+        """Read until the other side closes; return all that came."""
+        self.received += await self.reader.read()
+        return self.received
+
+    async def close(self) -> None:
+        """Close the connection, whatever has come."""
+        self.writer.close()
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+Connect = Callable[..., Awaitable[RawAnswer]]
+
+
+@pytest.fixture
+def connect(io_loop: IOLoop) -> Iterator[Connect]:
+    """Send bytes as they stand: ``answer = await connect(served, data)``."""
+    made: list[RawAnswer] = []
+
+    async def send(served: LocalGateway, data: bytes = b"") -> RawAnswer:
+        port = int(served.url.rsplit(":", 1)[1])
+        answer = RawAnswer(*await asyncio.open_connection("127.0.0.1", port))
+        made.append(answer)
+        answer.writer.write(data)
+        await answer.writer.drain()
+        return answer
+
+    yield send
+    for answer in made:
+        io_loop.run_sync(answer.close)
+
+
+def raw_chat(
+    *messages: Any, version: str = "1.1", headers: str = "", **fields: Any
+) -> bytes:
+    """Return the bytes of a chat completion's request."""
+    body = json.dumps(chat(*messages, **fields)).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/{version}\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+    )
+    return head.encode() + body

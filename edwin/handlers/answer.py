@@ -67,6 +67,9 @@ class RunHandler(ApiHandler):
                 self._auto_finish = False
             else:
                 run.delivered()
+                if self.request.version == "HTTP/1.0":
+                    # Without chunks, only the connection's end ends the answer.
+                    self.cut()
 
     @contextmanager
     def _reading(self, run: Run) -> Iterator[Reader]:
@@ -111,9 +114,6 @@ class RunHandler(ApiHandler):
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("Cache-Control", "no-cache")
         self.set_header("X-Accel-Buffering", "no")
-        if self.request.version == "HTTP/1.0":
-            # Without chunks, only the end of the connection ends the answer.
-            self.set_header("Connection", "close")
         # With Nagle on, a token every 3 ms arrives in bursts of 40.
         self.request.connection.stream.set_nodelay(True)  # type: ignore[union-attr]
 

@@ -17,10 +17,6 @@ class Lanes:
     def __init__(self) -> None:
         self._lanes: dict[SessionId, deque[Run]] = {}
 
-    def waiting(self, session: SessionId) -> int:
-        """Return how many runs wait behind the head of *session*'s lane."""
-        return max(0, len(self._lanes.get(session, ())) - 1)
-
     def position(self, session: SessionId) -> int:
         """Return how many runs of *session* a new one would have before it."""
         return len(self._lanes.get(session, ()))

@@ -98,17 +98,16 @@ class LocalEngine:
         limits = self._limits
         if self._stopping:
             raise GatewayStopping("the gateway is shutting down", retry_after_s=5)
-        waiting = self._lanes.waiting(request.session) if request.stateful else 0
-        if waiting >= limits.max_queued_per_session:
+        before = self._lanes.position(request.session) if request.stateful else 0
+        waiting = before - 1
+        if before and waiting >= limits.max_queued_per_session:
             raise SessionQueueFull(
                 f"{waiting} runs wait in this session already "
                 "(gateway.runs.maxQueuedPerSession)",
                 retry_after_s=2,
             )
         must_wait = (
-            len(self._tasks) >= limits.max_concurrent
-            or bool(self._ready)
-            or (request.stateful and self._lanes.position(request.session) > 0)
+            len(self._tasks) >= limits.max_concurrent or bool(self._ready) or before > 0
         )
         if must_wait and self._waiting >= limits.max_queued:
             raise Overloaded(

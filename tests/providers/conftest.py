@@ -1,0 +1,44 @@
+"""A scripted upstream, and providers that call it over real HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from edwin.config import from_document
+from edwin.providers.openai_completions import OpenAICompletions
+from edwin.testing import ScriptedUpstream
+
+
+@pytest.fixture
+def upstream(io_loop: IOLoop) -> Iterator[ScriptedUpstream]:
+    """Return a started upstream."""
+    upstream = ScriptedUpstream()
+    io_loop.run_sync(upstream.start)
+    yield upstream
+    io_loop.run_sync(upstream.stop)
+
+
+@pytest.fixture
+def acme(
+    io_loop: IOLoop, upstream: ScriptedUpstream
+) -> Iterator[Callable[..., Awaitable[OpenAICompletions]]]:
+    """Return a function that starts a provider; its arguments are configuration keys.
+
+    It calls the upstream unless ``baseUrl`` says otherwise, and is called acme.
+    """
+    started = []
+
+    async def make(**keys: object) -> OpenAICompletions:
+        keys = {"api": "openai-completions", "baseUrl": upstream.url} | keys
+        config = from_document({"models": {"providers": {"acme": keys}}})
+        provider = OpenAICompletions(config.providers["acme"])
+        await provider.start()
+        started.append(provider)
+        return provider
+
+    yield make
+    for provider in started:
+        io_loop.run_sync(provider.stop)
