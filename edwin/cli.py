@@ -180,3 +180,7 @@ def _show(value: dict[str, Any]) -> None:
     import yaml
 
     click.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edwin.configfile import parse
-from edwin.configtree import find, plain
+from edwin.config.file import parse
+from edwin.config.tree import find, plain
 from edwin.errors import ConfigError
 
 SNIPPET = (
@@ -241,7 +241,7 @@ def test_config_needs_the_c_parser():
     """Without PyYAML's C parser the error says what to install."""
     program = (
         "import sys; sys.modules['yaml._yaml'] = None\n"
-        "from edwin.configfile import parse\n"
+        "from edwin.config.file import parse\n"
         "from edwin.errors import ConfigError\n"
         "try: parse(b'a: 1', 'edwin.yaml', 1)\n"
         "except ConfigError as error: print(error.message)\n"
@@ -261,6 +261,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES, max_size=40).map("".join) | st.text(max_size=60))
 def test_config_any_text_is_read_or_refused(text):
     """No text raises anything but ConfigError, and every refusal names the file."""
