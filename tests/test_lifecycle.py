@@ -144,12 +144,15 @@ async def test_lifecycle_another_secret_is_refused(upstream, tmp_path):
 @pytest.mark.gen_test
 async def test_lifecycle_port_in_use_is_said(upstream, tmp_path):
     """A port that is taken is named, with what to do."""
+    other = tmp_path / "other.yaml"
+    other.write_text("gateway: {stateDir: other}")
     with await in_thread(GatewayProcess, tmp_path, provided_by(upstream)) as process:
         port = process.url.rsplit(":", 1)[1]
-        result = await in_thread(
-            edwin, "gateway", "--port", port, cwd=tmp_path, EDWIN_STATE_DIR="x"
-        )
+        words = ["gateway", "--config", str(other), "--port", port]
+        result = await in_thread(edwin, *words, cwd=tmp_path)
     assert result.returncode == 1
+    assert f"127.0.0.1:{port} cannot be bound" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.gen_test

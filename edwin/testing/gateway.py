@@ -48,7 +48,26 @@ class LocalGateway:
         """Start the provider, then the gateway."""
         if self._owns_upstream:
             await self.upstream.start()
-        base = {
+        try:
+            self.gateway = Gateway(merged(self._base(), self._config))
+            await self.gateway.start()
+            address, port = await self.gateway.listen()
+        except BaseException:
+            await self._stop_upstream()
+            raise
+        self.url = f"http://{address}:{port}"
+
+    async def stop(self) -> None:
+        """Stop the gateway, then the provider."""
+        await self.gateway.stop()
+        await self._stop_upstream()
+
+    async def _stop_upstream(self) -> None:
+        if self._owns_upstream:
+            await self.upstream.stop()
+
+    def _base(self) -> dict[str, Any]:
+        return {
             "gateway": {
                 "port": 0,
                 "stateDir": str(self._state_dir),
@@ -67,16 +86,6 @@ class LocalGateway:
                 }
             },
         }
-        self.gateway = Gateway(merged(base, self._config))
-        await self.gateway.start()
-        address, port = await self.gateway.listen()
-        self.url = f"http://{address}:{port}"
-
-    async def stop(self) -> None:
-        """Stop the gateway, then the provider."""
-        await self.gateway.stop()
-        if self._owns_upstream:
-            await self.upstream.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
