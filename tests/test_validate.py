@@ -206,6 +206,8 @@ BAD: list[tuple[Any, str | None, str]] = [
     ),
     (tool(), "tools[0].function.name", MISSING),
     (tool(name="a b"), "tools[0].function.name", VALUE),
+    (tool(name="a b" * 22), "tools[0].function.name", LONG),
+    (HELLO | {"seed": 2**63}, "seed", "integer_above_max_value"),
     (tool(name="f", parameters="{}"), "tools[0].function.parameters", TYPE),
     (HELLO | {"tools": [{"type": "function"}]}, "tools[0].function", MISSING),
     (HELLO | {"tool_choice": "any"}, "tool_choice", VALUE),

@@ -166,7 +166,7 @@ class AgentExecutor:
             wait = error.retry_after_s
             return wait if wait <= MAX_RETRY_AFTER_S else None
         delay_s = min(MAX_DELAY_S, self._first_delay_s * 2**attempt)
-        return delay_s * random.uniform(0.75, 1.25)
+        return float(delay_s * random.uniform(0.75, 1.25))
 
     def _provider(self, model: str) -> tuple[Provider, str]:
         name, _, rest = model.partition("/")

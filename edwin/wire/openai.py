@@ -22,6 +22,8 @@ from edwin.wire.sse import DONE, event, json_line
 _MESSAGE_KEYS = frozenset(
     ("role", "content", "name", "refusal", "tool_calls", "tool_call_id")
 )
+# 1.0 is an integer in JSON Schema, but not for every server.
+_INTEGERS = frozenset(("max_completion_tokens", "max_tokens", "seed", "top_logprobs"))
 _PLAIN_KEYS = frozenset(("role", "content"))
 
 
@@ -39,12 +41,14 @@ def parse_chat(document: Mapping[str, Any]) -> ChatRequest:
             continue
         use = FIELDS.get(name)
         if use == "forwarded":
-            params[name] = value
+            params[name] = int(value) if name in _INTEGERS else value
         elif use == "refused":
             _refuse(name, value)
         elif use != "honoured" or name == "user":
             extra[name] = value
     _check_tools(params)
+    if not params.get("tools"):
+        params.pop("tools", None)
     return ChatRequest(
         messages=[_message(i, m) for i, m in enumerate(document["messages"])],
         model=document.get("model"),

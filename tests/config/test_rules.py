@@ -176,7 +176,7 @@ def test_config_secret_of_the_environment_must_fit_a_header(secret):
     (line,) = wrong({}, {"EDWIN_GATEWAY_TOKEN": secret})
     assert line == (
         "environment: EDWIN_GATEWAY_TOKEN cannot be used;"
-        " use one line of text that neither begins nor ends with a blank"
+        " use text without blanks and line breaks"
     )
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edwin import resources
 from edwin.config import Config, from_document, load
@@ -443,3 +445,30 @@ def test_config_loads_in_silence_and_without_jsonschema(tmp_path):
     assert done.stderr == ""
     assert "enabled=True" in done.stdout
     assert done.stdout.endswith("False\n")
+
+
+WORDS = st.sampled_from(
+    ["{", "}", "[", "]", ": ", "- ", "\n", "\n  ", "\t", "#", "*", "&a ", "!", "'", '"',
+     "null", "true", "5", "-1", "1e9", "${X}", "${", "id: a", "port: 0", "defaults",
+     "fallbacks: [x]", "params: {n: 1}", "aliases: [edwin]", "\x00", "é", "local/x"]
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 20), WORDS), max_size=3))
+def test_config_any_file_is_loaded_or_refused(tmp_path_factory, changes):
+    """Whatever a file holds, it is loaded, or refused with file and line."""
+    text = resources.read("conf", "edwin.example.yaml").decode()
+    text = re.sub(r"(?m)^ *#.*\n", "", text)
+    for begin, length, word in changes:
+        text = text[:begin] + word + text[begin + length :]
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_text(text)
+    try:
+        config = load(file, environ={}, cwd=file.parent)
+    except ConfigError as error:
+        lines = error.message.split("\n")
+        assert all(re.match(rf"{file}(:\d+)?: .*; ", line) for line in lines)
+    else:
+        assert "main" in config.agents
+        json.dumps(config.describe())
