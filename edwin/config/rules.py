@@ -1,0 +1,242 @@
+"""The rules of a configuration that no schema can say: names, secrets, addresses.
+
+Every rule takes the merged tree as it is, right or wrong, so that all that is wrong
+can be reported at once; what has the wrong shape is left to ``check``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from edwin.config.schema import Shape
+from edwin.config.tree import (
+    Node,
+    Path,
+    Place,
+    Problem,
+    dotted,
+    find,
+    is_unicode,
+    merge,
+    nearest,
+)
+from edwin.errors import shorten
+
+MIN_SECRET = 16
+
+HEADERS: Path = (
+    "gateway",
+    "http",
+    "endpoints",
+    "chatCompletions",
+    "sessionHeaders",
+)
+AGENTS: Path = ("agents", "list")
+DEFAULTS: Path = ("agents", "defaults")
+PROVIDERS: Path = ("models", "providers")
+
+# What an answer would give away, and what has a meaning of its own.
+TAKEN_HEADERS = frozenset(
+    {
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "x-edwin-agent-id",
+        "x-edwin-session-key",
+    }
+)
+
+
+class Secret(NamedTuple):
+    """The secret that lets requests in, and where it was given."""
+
+    value: str
+    origin: str
+
+
+def problems(tree: Node, shape: Shape, environ: Mapping[str, str]) -> list[Problem]:
+    """Return what is wrong with *tree* beyond the schemas."""
+    return [
+        *_agent_names(tree),
+        *_models(tree),
+        *_params(tree, shape),
+        *_headers(tree),
+        *_addresses(tree),
+        *_auth(tree, shape, environ),
+        *_bind(tree, environ),
+    ]
+
+
+def secret(tree: Node, environ: Mapping[str, str]) -> Secret | None:
+    """Return the secret of the configured mode, or None; an empty one is none."""
+    mode = _text(tree, ("gateway", "auth", "mode"))
+    if mode not in ("token", "password"):
+        return None
+    path = ("gateway", "auth", mode)
+    value = _text(tree, path)
+    if value:
+        node = find(tree, path)
+        shown = f" {node.shown}" if node and node.shown else ""
+        return Secret(value, f"{dotted(path)}{shown}")
+    name = f"EDWIN_GATEWAY_{mode.upper()}"
+    value = environ.get(name, "")
+    return Secret(value, name) if value else None
+
+
+def is_loopback(bind: str) -> bool:
+    """Say whether only this machine can reach what listens on *bind*."""
+    try:
+        return ipaddress.ip_address(bind).is_loopback
+    except ValueError:
+        return bind.lower() == "localhost"
+
+
+def _text(tree: Node, path: Path) -> str:
+    node = find(tree, path)
+    return node.value if node and isinstance(node.value, str) else ""
+
+
+def _items(tree: Node, path: Path) -> Iterator[tuple[Path, Node]]:
+    """Yield the children of the list or map at *path*, if it is one."""
+    node = find(tree, path)
+    value = node.value if node else None
+    if isinstance(value, list):
+        yield from (((*path, i), item) for i, item in enumerate(value))
+    elif isinstance(value, dict):
+        yield from (((*path, key), child) for key, child in value.items())
+
+
+def _agent_names(tree: Node) -> Iterator[Problem]:
+    """No two agents share an id, whatever its case, or an alias."""
+    ids: dict[str, Path] = {}
+    aliases: dict[str, Path] = {}
+    for path, item in _items(tree, AGENTS):
+        name = _text(item, ("id",))
+        yield from _twice(ids, name.lower(), (*path, "id"), tree)
+        for alias_path, alias in _items(tree, (*path, "aliases")):
+            if isinstance(alias.value, str):
+                yield from _twice(aliases, alias.value, alias_path, tree)
+
+
+def _twice(
+    seen: dict[str, Path], name: str, path: Path, tree: Node
+) -> Iterator[Problem]:
+    node = find(tree, path)
+    if node is None or not name:
+        return
+    if name in seen:
+        text = f"{shorten(name)!r} is {dotted(seen[name])} already; use another name"
+        yield Problem(node.place, path, text)
+    seen.setdefault(name, path)
+
+
+def _models(tree: Node) -> Iterator[Problem]:
+    """Every model's provider is configured."""
+    configured = find(tree, PROVIDERS)
+    if configured is None or not isinstance(configured.value, dict):
+        return
+    providers = list(configured.value)
+    for path in (DEFAULTS, *(path for path, _ in _items(tree, AGENTS))):
+        model = find(tree, (*path, "model"))
+        named = [((*path, "model"), model)] if model else []
+        for where, node in (*named, *_items(tree, (*path, "fallbacks"))):
+            name, slash, _ = str(node.value).partition("/")
+            if slash and name not in providers:
+                near = nearest(name, providers)
+                right = f"did you mean {near}?" if near else _known(providers)
+                text = f"provider {shorten(name)!r} is not configured; {right}"
+                yield Problem(node.place, where, text)
+
+
+def _known(providers: list[str]) -> str:
+    return f"use {', '.join(providers)}, or add it to {dotted(PROVIDERS)}"
+
+
+def _params(tree: Node, shape: Shape) -> Iterator[Problem]:
+    """A field the API does not know must be one that the agent passes through."""
+    params = shape.at((*DEFAULTS, "params"))
+    known = params.keys if params else []
+    decided = params.schema["propertyNames"]["not"]["enum"] if params else []
+    base = find(tree, DEFAULTS)
+    if base is None:
+        return
+    agents = list(_items(tree, AGENTS))
+    if not any(_text(item, ("id",)).lower() == "main" for _, item in agents):
+        agents.insert(0, (DEFAULTS, base))
+    seen: set[Place] = set()
+    for path, item in agents:
+        agent = merge(base, item)
+        passed = {
+            node.value
+            for _, node in _items(agent, ("passthrough",))
+            if isinstance(node.value, str)
+        }
+        for (*_, name), node in _items(agent, ("params",)):
+            if name in (*known, *decided, *passed) or node.place in seen:
+                continue
+            seen.add(node.place)
+            near = nearest(str(name), known)
+            hint = f"did you mean {near}?" if near else "remove it"
+            text = f"is not a field of the API; {hint} or list it in passthrough"
+            yield Problem(node.place, (*path, "params", name), text)
+
+
+def _headers(tree: Node) -> Iterator[Problem]:
+    """A session header is neither a secret nor one with a meaning of its own."""
+    for path, node in _items(tree, HEADERS):
+        if str(node.value).lower() in TAKEN_HEADERS:
+            text = f"{node.value!r} cannot name a session; use another header"
+            yield Problem(node.place, path, text)
+
+
+def _addresses(tree: Node) -> Iterator[Problem]:
+    """The port in a provider's address is one."""
+    for path, item in _items(tree, PROVIDERS):
+        port = re.match(r"https?://[^/]*:([0-9]+)(/|$)", _text(item, ("baseUrl",)))
+        node = find(item, ("baseUrl",))
+        if port and node and int(port[1]) > 65535:
+            text = f"port {port[1]} is too large; use at most 65535"
+            yield Problem(node.place, (*path, "baseUrl"), text)
+
+
+def _auth(tree: Node, shape: Shape, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """The mode has its secret, in a form that a header can carry."""
+    mode = _text(tree, ("gateway", "auth", "mode"))
+    given = secret(tree, environ)
+    node = find(tree, ("gateway", "auth", "mode"))
+    if node and mode == "password" and given is None:
+        text = "is missing; write one in quotes, or set EDWIN_GATEWAY_PASSWORD"
+        yield Problem(node.place, ("gateway", "auth", "password"), text)
+    rule = shape.at(("gateway", "auth", mode))
+    if rule and given and given.origin.startswith("EDWIN_"):
+        fits = re.search(rule.schema["pattern"], given.value)
+        if not fits or not is_unicode(given.value):
+            place = Place("environment", 0, (4, 0))
+            text = f"{given.origin} cannot be used; use {rule.expected}"
+            yield Problem(place, (), text)
+
+
+def _bind(tree: Node, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Others than this machine need a secret that is worth the name."""
+    path = ("gateway", "bind")
+    node = find(tree, path)
+    bind = _text(tree, path).strip("[]")
+    if node is None or not bind or is_loopback(bind):
+        return
+    mode = _text(tree, ("gateway", "auth", "mode"))
+    reached = f"{shorten(bind)} can be reached by others"
+    if mode == "none":
+        text = f"{reached}, and auth.mode none lets them in; use 127.0.0.1, or token"
+        yield Problem(node.place, path, text)
+    given = secret(tree, environ)
+    insecure = find(tree, ("gateway", "auth", "allowInsecure"))
+    allowed = insecure is not None and insecure.value is True
+    if given and len(given.value) < MIN_SECRET and not allowed:
+        text = (
+            f"{reached}, and the {mode} has {len(given.value)} characters; use at least"
+            f" {MIN_SECRET}, or 127.0.0.1, or auth.allowInsecure: true"
+        )
+        yield Problem(node.place, path, text)

@@ -1,0 +1,172 @@
+"""The configuration as everybody is handed it: immutable, typed, and complete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edwin.types import Agent
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """Who may come in.
+
+    Attributes:
+        mode: ``token``, ``password`` or ``none``.
+        token: In mode token the configured one; None: ``<state_dir>/token``.
+        password: In mode password always there, otherwise None.
+        allow_insecure: A short secret is allowed on any address.
+
+    """
+
+    mode: str
+    token: str | None = field(repr=False)
+    password: str | None = field(repr=False)
+    allow_insecure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCompletionsConfig:
+    """The endpoint ``/v1/chat/completions``; *session_headers* are lower case."""
+
+    enabled: bool
+    session_from_user: bool
+    session_headers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsConfig:
+    """The endpoints that can be switched on."""
+
+    chat_completions: ChatCompletionsConfig
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """What is served over HTTP."""
+
+    endpoints: EndpointsConfig
+    max_body_bytes: int
+    head_delay_ms: int
+    keep_alive_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunsConfig:
+    """How many runs at once, how many may wait, and for how long."""
+
+    max_concurrent: int
+    max_queued: int
+    max_queued_per_session: int
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """The process: where it listens and what it keeps.
+
+    Attributes:
+        bind: IP address without brackets, ``localhost``, or a host name.
+        port: 0 takes any free one.
+        state_dir: Absolute; need not exist.
+        session_secrets: The first makes keys; empty: ``<state_dir>/session-secret``.
+        shutdown_seconds: How long runs may go on after a stop was asked for.
+
+    """
+
+    bind: str
+    port: int
+    state_dir: Path
+    session_secrets: tuple[str, ...] = field(repr=False)
+    shutdown_seconds: float
+    auth: AuthConfig
+    http: HttpConfig
+    runs: RunsConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """A provider of models.
+
+    Attributes:
+        name: What stands before the first slash of an agent's model.
+        api: ``openai-completions``, ``local``, ``scripted``, ``package.module:Class``.
+        base_url: Without a slash at its end; always there for openai-completions.
+        context_tokens: None: the provider's own.
+        options: The provider's own settings, as they stand in the file.
+
+    """
+
+    name: str
+    api: str
+    base_url: str | None
+    api_key: str | None = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    context_tokens: int | None
+    connect_seconds: float
+    first_delta_seconds: float
+    idle_seconds: float
+    retries: int
+    stream: bool
+    eager: bool
+    options: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a gateway runs by.
+
+    Attributes:
+        agents: By lower-case id, as listed; ``main`` comes first if it is not listed.
+        providers: By name; ``local`` is always there.
+        source: The file it was read from, or None.
+        secret_origin: Where the secret was given, in words, or None.
+
+    """
+
+    gateway: GatewayConfig
+    agents: Mapping[str, Agent]
+    providers: Mapping[str, ProviderConfig]
+    source: Path | None
+    secret_origin: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what would run, in JSON's types, without any secret."""
+        gateway = self.gateway
+        host = f"[{gateway.bind}]" if ":" in gateway.bind else gateway.bind
+        chat = gateway.http.endpoints.chat_completions
+        return {
+            "source": str(self.source) if self.source else None,
+            "address": f"http://{host}:{gateway.port}",
+            "stateDir": str(gateway.state_dir),
+            "auth": {"mode": gateway.auth.mode, "secret": self.secret_origin},
+            "sessionSecrets": len(gateway.session_secrets),
+            "endpoints": {
+                "chatCompletions": {
+                    "enabled": chat.enabled,
+                    "sessionFromUser": chat.session_from_user,
+                    "sessionHeaders": list(chat.session_headers),
+                }
+            },
+            "agents": {
+                agent.id: {
+                    "model": agent.model,
+                    "fallbacks": list(agent.fallbacks),
+                    "aliases": list(agent.aliases),
+                }
+                for agent in self.agents.values()
+            },
+            "providers": {
+                provider.name: {
+                    "api": provider.api,
+                    "baseUrl": provider.base_url,
+                    "apiKey": "hidden" if provider.api_key else None,
+                    "headers": dict.fromkeys(provider.headers, "hidden"),
+                    "options": dict.fromkeys(provider.options, "hidden"),
+                }
+                for provider in self.providers.values()
+            },
+        }
