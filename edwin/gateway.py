@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edwin import config as configuration
 from edwin.auth import Authenticator
 from edwin.config import Config
-from edwin.errors import StateError
+from edwin.errors import GatewayStopping, StateError
 from edwin.executor import AgentExecutor
 from edwin.providers.base import Provider, provider_class
 from edwin.runs.carry import Carrier
@@ -156,6 +156,16 @@ class Gateway:
         self._server.add_sockets(sockets)
         return bind, sockets[0].getsockname()[1]
 
+    def check_serving(self) -> None:
+        """Return if requests can be served.
+
+        Raises:
+            GatewayStopping: Before :meth:`start`, and after :meth:`stop`.
+
+        """
+        if self.state not in ("ready", "draining"):
+            raise GatewayStopping("the gateway is not running", retry_after_s=1)
+
     async def drain(self) -> None:
         """Take no new runs, and let those there are come to their end.
 
@@ -192,9 +202,9 @@ class Gateway:
         """Let the answers under way go out, and give up on those that stall."""
         loop = asyncio.get_running_loop()
         until = loop.time() + LAST_BYTES_SECONDS
-        while self.answers and loop.time() < until:
+        while (self.answers or self.sockets) and loop.time() < until:
             await asyncio.sleep(0.01)
-        for handler in list(self.answers):
+        for handler in (*self.answers, *self.sockets):
             handler.cut()
 
 

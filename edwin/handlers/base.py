@@ -207,6 +207,7 @@ class ApiHandler(BaseHandler):
             self.config.gateway.auth.mode, self.request.headers, self.request.protocol
         )
         if not self.public:
+            self.gateway.check_serving()
             self.principal = self.gateway.authenticator.by_headers(
                 self.request.headers.get("Authorization")
             )
@@ -314,6 +315,5 @@ class UnknownUrlHandler(ApiHandler):
 
     public = True
 
-    def prepare(self) -> None:
-        """Refuse, whatever the method."""
+    def _admit(self) -> None:
         raise UnknownUrl(f"no such URL: {self.request.method} {self.request.path[:80]}")

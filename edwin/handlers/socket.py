@@ -44,6 +44,7 @@ class SocketHandler(BaseHandler, WebSocketHandler):
 
     def prepare(self) -> None:
         """Authenticate by header, where there is one; called by Tornado."""
+        self.gateway.check_serving()
         auth = self.config.gateway.auth
         check_place(auth.mode, self.request.headers, self.request.protocol)
         authorization = self.request.headers.get("Authorization")
@@ -93,6 +94,11 @@ class SocketHandler(BaseHandler, WebSocketHandler):
     def go_away(self) -> None:
         """Close because the gateway is shutting down."""
         self.close(GOING_AWAY, "the gateway is shutting down")
+
+    def cut(self) -> None:
+        """Close without waiting for the client's part."""
+        if self.ws_connection is not None and self.ws_connection.stream is not None:
+            self.ws_connection.stream.close()
 
     async def _read(self) -> None:
         """Answer frames one by one until the connection closes."""
