@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from edwin.addresses import is_loopback
 from edwin.config import AuthConfig
 from edwin.errors import Forbidden, Unauthenticated
+from edwin.limiter import FailureLimiter
 from edwin.types import OWNER, Principal
 
 ACTIONS = ("runs:create", "models:read", "admin")
@@ -30,16 +32,19 @@ class Authenticator:
         secret = config.password if config.mode == "password" else config.token or token
         # Digests are compared, so that the time tells nothing of a length either.
         self._digest = hashlib.sha256(secret.encode()).digest() if secret else None
+        self._limiter = FailureLimiter(exempt_loopback=config.limiter.exempt_loopback)
 
-    def by_headers(self, authorization: str | None) -> Principal:
+    def by_headers(self, authorization: str | None, address: str) -> Principal:
         """Return the principal of a request by its ``Authorization`` header.
 
         Args:
             authorization: The header's value as Tornado gives it (latin-1 text), or
                 None without one.
+            address: Where the request comes from.
 
         Raises:
             Unauthenticated: If there is no bearer token, or a wrong one.
+            TooManyFailures: If too many wrong ones came from *address*.
 
         """
         if self.mode == "none":
@@ -52,18 +57,24 @@ class Authenticator:
         scheme, _, secret = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated("The Authorization header must be 'Bearer <token>'.")
-        return self.by_secret(secret.strip().encode("latin-1", "replace"))
+        return self.by_secret(secret.strip().encode("latin-1", "replace"), address)
 
-    def by_secret(self, secret: bytes) -> Principal:
+    def by_secret(self, secret: bytes, address: str) -> Principal:
         """Return the principal whose secret this is.
 
         Raises:
             Unauthenticated: If it is nobody's.
+            TooManyFailures: If too many wrong ones came from *address*.
 
         """
         given = hashlib.sha256(secret).digest()
+        now = time.monotonic()
+        self._limiter.check(address, given, now)
         if self._digest and secret and hmac.compare_digest(given, self._digest):
+            self._limiter.succeeded(address, given, now)
             return OWNER
+        if secret:
+            self._limiter.failed(address, now)
         raise Unauthenticated("Incorrect API key provided.")
 
 
@@ -96,13 +107,3 @@ def check_place(mode: str, headers: Mapping[str, str], scheme: str) -> None:
     origin = headers.get("Origin")
     if origin is not None and origin.lower() != f"{scheme}://{host}".lower():
         raise Forbidden("without authentication, Origin must be the gateway's own")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether *host* names this machine's loopback interface."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -17,6 +17,7 @@ and SSE and by ``handlers.socket`` for WebSocket.  The tree::
     │   ├── BodyTooLarge        413     more bytes than gateway.http.maxBodyBytes
     │   ├── SessionAgentMismatch 400    the session key belongs to another agent
     │   └── ContextLengthExceeded 400   more than the model can read
+    ├── TooManyFailures         429     too many wrong secrets from an address
     ├── SessionQueueFull        429     too many runs wait in this session
     ├── RunCancelled            499     somebody stopped the run
     ├── InternalError           500     a defect in Edwin
@@ -163,6 +164,12 @@ class ContextLengthExceeded(InvalidRequest):
     """The request's own messages are more than the model can read."""
 
     code = "context_length_exceeded"
+
+
+class TooManyFailures(EdwinError):
+    """Too many wrong secrets came from the request's address."""
+
+    status, type, code = 429, "requests", "too_many_failures"
 
 
 class SessionQueueFull(EdwinError):

@@ -25,13 +25,16 @@ ROWS = [
     "store",
     "config state",
     "validate wire",
-    "violations tokens",
-    "types",
+    "violations tokens limiter",
+    "types addresses",
     "errors resources log",
 ]
 LEVEL = {room: row for row, rooms in enumerate(ROWS) for room in rooms.split()}
 TORNADO = {"gateway", "app", "handlers", "testing"}
-PURE = {"wire", "validate", "routing", "sessions.keys", "sessions.reconcile"}
+PURE = set(
+    "wire validate routing addresses limiter tokens sessions.keys sessions.reconcile"
+    " sessions.canonical sessions.window".split()
+)
 MODULES = sorted(p for p in (ROOT / "edwin").rglob("*.py") if p.name != "__init__.py")
 CHILD = ROOT / "edwin" / "providers" / "llama_child.py"
 MIGRATIONS = ROOT / "edwin" / "store" / "migrations"

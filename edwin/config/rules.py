@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from edwin.addresses import is_loopback
 from edwin.config.schema import Shape
 from edwin.config.tree import (
     Node,
@@ -67,6 +68,7 @@ def problems(tree: Node, shape: Shape, environ: Mapping[str, str]) -> list[Probl
         *_addresses(tree),
         *_auth(tree, shape, environ),
         *_bind(tree, environ),
+        *_proxies(tree),
     ]
 
 
@@ -84,14 +86,6 @@ def secret(tree: Node, environ: Mapping[str, str]) -> Secret | None:
     name = f"EDWIN_GATEWAY_{mode.upper()}"
     value = environ.get(name, "")
     return Secret(value, name) if value else None
-
-
-def is_loopback(bind: str) -> bool:
-    """Say whether only this machine can reach what listens on *bind*."""
-    try:
-        return ipaddress.ip_address(bind).is_loopback
-    except ValueError:
-        return bind.lower() == "localhost"
 
 
 def _text(tree: Node, path: Path) -> str:
@@ -240,3 +234,18 @@ def _bind(tree: Node, environ: Mapping[str, str]) -> Iterator[Problem]:
             f" {MIN_SECRET}, or 127.0.0.1, or auth.allowInsecure: true"
         )
         yield Problem(node.place, path, text)
+
+
+def _proxies(tree: Node) -> Iterator[Problem]:
+    """A trusted proxy is a network, or one address."""
+    for path, node in _items(tree, ("gateway", "trustedProxies")):
+        if not isinstance(node.value, str):
+            continue
+        try:
+            ipaddress.ip_network(node.value)
+        except ValueError:
+            text = (
+                f"{shorten(node.value)!r} is no network; write an address, or a CIDR"
+                " without bits behind its length, such as 10.0.0.0/8"
+            )
+            yield Problem(node.place, path, text)

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edwin.addresses import Network
 from edwin.types import Agent
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterConfig:
+    """Who may guess secrets: nobody, or this machine itself."""
+
+    exempt_loopback: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,7 @@ class AuthConfig:
     token: str | None = field(repr=False)
     password: str | None = field(repr=False)
     allow_insecure: bool
+    limiter: LimiterConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,7 @@ class GatewayConfig:
         state_dir: Absolute; need not exist.
         session_secrets: The first makes keys; empty: ``<state_dir>/session-secret``.
         shutdown_seconds: How long runs may go on after a stop was asked for.
+        trusted_proxies: Networks whose ``X-Forwarded-For`` is believed.
 
     """
 
@@ -82,6 +92,7 @@ class GatewayConfig:
     state_dir: Path
     session_secrets: tuple[str, ...] = field(repr=False)
     shutdown_seconds: float
+    trusted_proxies: tuple[Network, ...]
     auth: AuthConfig
     http: HttpConfig
     runs: RunsConfig

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from edwin.config.snapshot import (
     EndpointsConfig,
     GatewayConfig,
     HttpConfig,
+    LimiterConfig,
     ProviderConfig,
     RunsConfig,
 )
@@ -133,11 +135,15 @@ def _config(
             state_dir=state_dir,
             session_secrets=tuple(gateway["sessionSecrets"]),
             shutdown_seconds=float(gateway["shutdownSeconds"]),
+            trusted_proxies=tuple(map(ip_network, gateway["trustedProxies"])),
             auth=AuthConfig(
                 mode=mode,
                 token=secret.value if secret and mode == "token" else None,
                 password=secret.value if secret and mode == "password" else None,
                 allow_insecure=gateway["auth"]["allowInsecure"],
+                limiter=LimiterConfig(
+                    exempt_loopback=gateway["auth"]["limiter"]["exemptLoopback"]
+                ),
             ),
             http=_http(gateway["http"]),
             runs=RunsConfig(

@@ -12,6 +12,7 @@ import orjson
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from edwin.addresses import client_address
 from edwin.auth import allow, check_place
 from edwin.errors import (
     BodyTooLarge,
@@ -47,6 +48,7 @@ class BaseHandler(RequestHandler):
         principal: Who sent the request, or None before authentication.
         run: The run the request made, or None.
         code: Code of the error that was answered, or None.
+        address: Where the request comes from, past the trusted proxies.
 
     """
 
@@ -61,6 +63,11 @@ class BaseHandler(RequestHandler):
         self.gateway = gateway
         self.config = gateway.config
         self.received_at = time.time()
+        self.address = client_address(
+            self.request.remote_ip or "",
+            self.request.headers.get("X-Forwarded-For"),
+            self.config.gateway.trusted_proxies,
+        )
 
     def set_default_headers(self) -> None:
         """Set what every answer has, errors included; called by Tornado."""
@@ -161,7 +168,7 @@ class BaseHandler(RequestHandler):
             "request_id": self.request_id,
             "method": self.request.method,
             "path": self.request.path,
-            "remote": self.request.remote_ip,
+            "remote": self.address,
             "principal": self.principal.id if self.principal else None,
         }
 
@@ -209,7 +216,7 @@ class ApiHandler(BaseHandler):
         if not self.public:
             self.gateway.check_serving()
             self.principal = self.gateway.authenticator.by_headers(
-                self.request.headers.get("Authorization")
+                self.request.headers.get("Authorization"), self.address
             )
         if self.endpoint and not self._endpoint_enabled(self.endpoint):
             raise EndpointDisabled(

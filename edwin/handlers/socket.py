@@ -49,7 +49,9 @@ class SocketHandler(BaseHandler, WebSocketHandler):
         check_place(auth.mode, self.request.headers, self.request.protocol)
         authorization = self.request.headers.get("Authorization")
         if authorization or auth.mode == "none":
-            self.principal = self.gateway.authenticator.by_headers(authorization)
+            self.principal = self.gateway.authenticator.by_headers(
+                authorization, self.address
+            )
 
     def check_origin(self, origin: str) -> bool:
         """Refuse what a foreign page in a browser opens; called by Tornado."""
@@ -157,7 +159,7 @@ class SocketHandler(BaseHandler, WebSocketHandler):
         secret = auth.get("token") or auth.get("password")
         if self.principal is None:
             self.principal = self.gateway.authenticator.by_secret(
-                (secret or "").encode()
+                (secret or "").encode(), self.address
             )
         if self._timer is not None:
             self._timer.cancel()

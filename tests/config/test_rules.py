@@ -190,7 +190,7 @@ def test_config_secret_of_the_environment_must_fit_a_header(secret):
         ("LocalHost", True),
         ("0.0.0.0", False),
         ("::", False),
-        ("::ffff:127.0.0.1", False),
+        ("::ffff:127.0.0.1", True),
         ("localhost.example.org", False),
         ("127.1", False),
         ("", False),
