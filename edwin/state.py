@@ -36,6 +36,11 @@ class StateFolder:
             StateError: If another process holds it, or it cannot be written.
 
         """
+        if "?" in str(self.path):
+            raise StateError(
+                f"the state folder {self.path} has a '?' in its path, which the store "
+                "cannot open; choose another"
+            )
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.chmod(0o700)

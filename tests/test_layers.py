@@ -31,10 +31,10 @@ ROWS = [
 ]
 LEVEL = {room: row for row, rooms in enumerate(ROWS) for room in rooms.split()}
 TORNADO = {"gateway", "app", "handlers", "testing"}
-PURE = set(
-    "wire validate routing addresses limiter tokens sessions.keys sessions.reconcile"
-    " sessions.canonical sessions.window".split()
-)
+PURE = {
+    *("wire", "validate", "routing", "addresses", "limiter", "tokens"),
+    *("sessions.keys", "sessions.reconcile", "sessions.canonical", "sessions.window"),
+}
 MODULES = sorted(p for p in (ROOT / "edwin").rglob("*.py") if p.name != "__init__.py")
 CHILD = ROOT / "edwin" / "providers" / "llama_child.py"
 MIGRATIONS = ROOT / "edwin" / "store" / "migrations"

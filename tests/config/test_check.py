@@ -93,8 +93,8 @@ def lines(tmp_path: Any, text: str, **environ: str) -> list[str]:
         ("agents: {defaults: {params: {stream: true}}}",
          "1: agents.defaults.params.stream: cannot stand here; use another field:"
          " the gateway decides this one itself"),
-        ("agents: {defaults: {passthrough: [stream]}}",
-         "1: agents.defaults.passthrough[0]: 'stream' cannot be used; use another field:"
+        ("agents: {defaults: {passthrough: [n]}}",
+         "1: agents.defaults.passthrough[0]: 'n' cannot be used; use another field:"
          " the gateway decides this one itself"),
         ("agents: {defaults: {params: {stop: [a, b, c, d, e]}}}",
          "1: agents.defaults.params.stop: has 5 entries; use at most 4"),

@@ -20,8 +20,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def url(path: Path) -> str:
-    """Return the URL of the store, which waits for locks 0.3 s instead of 5 s."""
-    return f"sqlite:///{path}?timeout=0.3"
+    """Return the URL of the store."""
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture

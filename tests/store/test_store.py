@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -11,8 +13,6 @@ from edwin.errors import InternalError, StorageUnavailable
 from edwin.store import Store
 from edwin.types import SessionId, Transcript, Usage
 from tests.store.samples import ANN, BOB, SECRET, answer, entry, rows, run, user
-
-PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
 
 async def turn(store, name, seq, *, session=ANN, state="finished", supersede=()):
@@ -148,74 +148,31 @@ async def test_store_refuses_a_place_that_is_taken(store):
 
 
 @pytest.mark.gen_test
+async def test_store_refuses_entries_of_an_unknown_run(store):
+    """An entry belongs to a run that has a line in the ledger."""
+    with pytest.raises(InternalError):
+        await store.begin(run("a"), [user("other", 1)])
+    assert await store.runs() == []
+
+
+@pytest.mark.gen_test
+async def test_store_remembers_a_sessions_use(store, path):
+    """A session keeps when it was made, when last used, and its highest place."""
+    await store.begin(run("a", started_at=1.0), [user("a", 1)])
+    await store.finish(run("a", "finished", finished_at=2.0), [answer("a", 2)])
+    await store.begin(run("b", created_at=3.0, started_at=None), [])
+    assert rows(path, "SELECT created_at, used_at, last_seq FROM sessions") == [
+        (1.0, 3.0, 2)
+    ]
+
+
+@pytest.mark.gen_test
 async def test_store_refuses_what_is_no_json(store):
     """A message that cannot be written as JSON is refused, not mangled."""
     for text in ("\ud800", 1 << 70):
         with pytest.raises(InternalError):
             await store.begin(run("a"), [user("a", 1, text)])
     assert await store.runs() == []
-
-
-@pytest.mark.gen_test
-async def test_store_keeps_an_image_once(store, path):
-    """An image or a file is stored once, however often and by whomever it is sent."""
-    parts = [
-        {"type": "text", "text": PIXEL},
-        {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}},
-        {"type": "file", "file": {"filename": "a.pdf", "file_data": "JVBERi0="}},
-        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
-    ]
-    sent = {"role": "user", "content": parts}
-    before = repr(sent)
-    await store.begin(run("a"), [entry("a", 1, sent), entry("a", 2, sent)])
-    await store.begin(run("b", session=BOB), [entry("b", 1, sent)])
-    await store.pend(run("c", "queued"), [sent])
-    assert repr(sent) == before
-    for session in (ANN, BOB):
-        for found in (await store.transcript(session)).entries:
-            assert found.message == sent
-    assert sorted(rows(path, "SELECT data FROM blobs")) == [
-        (b"JVBERi0=",),
-        (PIXEL.encode(),),
-    ]
-    ((body,),) = rows(path, "SELECT body FROM messages WHERE seq = 2")
-    assert body.count(PIXEL) == 1  # what is text stays text
-
-
-@pytest.mark.gen_test
-async def test_store_gives_many_images_back(store):
-    """A transcript may hold more images than one query asks for."""
-
-    def image(number):
-        url = f"data:image/png;base64,{number}"
-        part = {"type": "image_url", "image_url": {"url": url}}
-        return {"role": "user", "content": [part]}
-
-    sent = [entry("a", seq, image(seq)) for seq in range(1, 1202)]
-    await store.begin(run("a"), sent)
-    assert list((await store.transcript(ANN)).entries) == sent
-
-
-@pytest.mark.gen_test
-async def test_store_never_takes_a_clients_word_for_a_blob(store):
-    """Nothing a client writes into a message makes the store put a blob there."""
-    await store.begin(
-        run("a"),
-        [
-            entry(
-                "a",
-                1,
-                {
-                    "role": "user",
-                    "content": [{"type": "image_url", "image_url": {"url": PIXEL}}],
-                },
-            )
-        ],
-    )
-    forged = {"role": "user", "content": [{"type": "image_url", "image_url": 1}]}
-    forged["blobs"] = [[0, "00" * 32]]
-    await store.begin(run("b", session=BOB), [entry("b", 1, forged)])
-    assert (await store.transcript(BOB)).entries[0].message == forged
 
 
 @pytest.mark.gen_test
@@ -250,12 +207,12 @@ async def test_store_lists_runs_newest_first(store):
         usage=Usage(1, 2, 3, 4, True),
     )
     older = run("older", created_at=2.0, session=BOB)
-    oldest = run("oldest", created_at=1.0)
-    for record in (older, full, oldest):
+    oldest = [run(name, created_at=1.0) for name in ("3", "2", "1")]
+    for record in (older, full, oldest[1], oldest[0], oldest[2]):
         await store.begin(record, [])
-    assert await store.runs() == [full, older, oldest]
+    assert await store.runs() == [full, older, *oldest]
     assert await store.runs(limit=2) == [full, older]
-    assert await store.runs(ANN) == [full, oldest]
+    assert await store.runs(ANN) == [full, *oldest]
     assert await store.runs(ANN, limit=1) == [full]
 
 
@@ -316,7 +273,7 @@ async def test_store_writes_noted_lines_with_the_next_change(store):
 
 
 @pytest.mark.gen_test
-async def test_store_flushes_notes_on_stop(io_loop, url):
+async def test_store_flushes_notes_on_stop(url):
     """What was only noted is written before the store closes."""
     store = Store(url)
     await store.start([SECRET])
@@ -333,6 +290,20 @@ async def test_store_flushes_notes_on_stop(io_loop, url):
     assert len(await store.runs()) == 2
     assert (await store.transcript(ANN)).last_delivered
     await store.stop()
+
+
+@pytest.mark.gen_test
+async def test_store_leaves_all_in_one_file(url, path, tmp_path):
+    """After stop() the database's file alone holds everything, whoever else reads."""
+    store = Store(url)
+    await store.start([SECRET])
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT count(*) FROM runs").fetchall()
+        await turn(store, "a", 1)
+        await store.stop()
+        copy = tmp_path / "copy.db"
+        copy.write_bytes(path.read_bytes())
+    assert rows(copy, "SELECT count(*) FROM messages") == [(2,)]
 
 
 @pytest.mark.gen_test
@@ -371,6 +342,15 @@ async def test_store_serves_many_sessions_at_once(store):
     await asyncio.gather(*(talk(number) for number in range(30)))
     await store.begin(run("last"), [])
     assert len(await store.runs(limit=1000)) == 30 * 6 * 2 + 1
+
+
+@pytest.mark.gen_test
+async def test_store_reports_a_query_that_is_refused(store, path):
+    """A database that is not as it should be is an error, not an empty transcript."""
+    await turn(store, "a", 1)
+    rows(path, "DROP TABLE messages")
+    with pytest.raises(InternalError):
+        await store.transcript(ANN)
 
 
 @pytest.mark.gen_test

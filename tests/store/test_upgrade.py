@@ -10,12 +10,12 @@ import stat
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from edwin.errors import StateError
-from edwin.store import Store, changes
+from edwin.errors import InternalError, StateError
+from edwin.store import Store, changes, dialect
 from edwin.store.tables import HEAD, metadata, version
 from tests.store.samples import SECRET, held, python, rows, run, user
 
@@ -69,7 +69,8 @@ async def test_store_that_is_behind_is_copied_first(tmp_path):
         connection.execute("CREATE TABLE relic (content TEXT)")
         connection.execute("INSERT INTO relic VALUES ('dear')")
     copy = tmp_path / f"{path.name}.before-{HEAD}"
-    copy.write_text("left by an attempt that failed")
+    for left in (copy, tmp_path / f"{copy.name}.tmp"):
+        left.write_text("left by an attempt that failed")
     await start(path)
     connection.close()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.name, copy.name]
@@ -77,6 +78,35 @@ async def test_store_that_is_behind_is_copied_first(tmp_path):
     assert rows(copy, "SELECT * FROM alembic_version") == []
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     assert rows(path, "SELECT * FROM alembic_version") == [(HEAD,)]
+
+
+@pytest.mark.gen_test
+async def test_store_may_rebuild_tables_in_a_migration(tmp_path):
+    """A migration may replace a table that others refer to; afterwards they must."""
+    path = tmp_path / "edwin.db"
+    store = Store(f"sqlite:///{path}")
+    await store.start([SECRET])
+    await store.begin(run("a"), [user("a", 1)])
+    await store.stop()
+    engine = dialect.writer_engine(make_url(f"sqlite:///{path}"))
+    with engine.connect() as connection:
+        dialect.allow_rebuilds(connection)
+        with connection.begin():
+            for sql in (
+                "CREATE TABLE other AS SELECT * FROM sessions",
+                "DROP TABLE sessions",
+                "ALTER TABLE other RENAME TO sessions",
+            ):
+                connection.exec_driver_sql(sql)
+    engine.dispose()
+    assert rows(path, "SELECT last_seq FROM sessions") == [(1,)]
+    behind = tmp_path / "behind.db"
+    make_behind(behind)
+    store = Store(f"sqlite:///{behind}")
+    await store.start([SECRET])
+    with pytest.raises(InternalError):
+        await store.begin(run("a"), [user("unknown", 1)])
+    await store.stop()
 
 
 @pytest.mark.gen_test
@@ -194,13 +224,12 @@ print([name for name in ("alembic", "sqlalchemy.orm") if name in sys.modules])
 
 def test_store_speaks_sql_that_postgresql_takes():
     """Tables and changes can be said in PostgreSQL's dialect, by position."""
-    dialect = postgresql.dialect(paramstyle="format")
+    theirs = postgresql.dialect(paramstyle="format")
     for table in metadata.sorted_tables:
-        assert "BLOB" not in str(CreateTable(table).compile(dialect=dialect))
+        assert "BLOB" not in str(CreateTable(table).compile(dialect=theirs))
         for index in table.indexes:
-            CreateIndex(index).compile(dialect=dialect)
+            CreateIndex(index).compile(dialect=theirs)
     ours = changes.statements(sqlite.dialect())
-    theirs = changes.statements(dialect)
-    for mine, other in zip(ours, theirs, strict=True):
+    for mine, other in zip(ours, changes.statements(theirs), strict=True):
         plain = re.sub(r"%s(::\w+)?", "?", other).replace("true", "1")
         assert plain == mine.replace('"key"', "key")

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, event, make_url
 
 from edwin.errors import InternalError, StorageUnavailable
-from edwin.store import Store, dialect
-from edwin.store.writer import Writer
+from edwin.store import Store, changes, dialect
+from edwin.store.writer import MAX_LATER, Writer
 from tests.store.samples import (
     ANN,
     BOB,
@@ -36,10 +36,10 @@ def commits() -> Iterator[list[object]]:
     event.remove(Engine, "commit", seen_one)
 
 
-async def behind_a_lock(path, *changes):
-    """Start *changes* while a lock holds the writer, so that they meet; return them."""
+async def behind_a_lock(path, *calls):
+    """Start *calls* while a lock holds the writer, so that they meet; return them."""
     with held(path):
-        tasks = [asyncio.ensure_future(change) for change in changes]
+        tasks = [asyncio.ensure_future(call) for call in calls]
         await asyncio.sleep(0.1)
     return tasks
 
@@ -47,8 +47,8 @@ async def behind_a_lock(path, *changes):
 @pytest.mark.gen_test
 async def test_store_commits_what_waits_in_one_transaction(store, path, commits):
     """Changes that wait together for the disk are one transaction."""
-    changes = [store.begin(run(str(n)), [user(str(n), n)]) for n in range(1, 21)]
-    tasks = await behind_a_lock(path, *changes)
+    begun = [store.begin(run(str(n)), [user(str(n), n)]) for n in range(1, 21)]
+    tasks = await behind_a_lock(path, *begun)
     await asyncio.gather(*tasks)
     # The first may have been on its way alone when the others came.
     assert len(commits) <= 2
@@ -107,8 +107,10 @@ async def test_store_writes_on_when_the_caller_is_cancelled(store, path):
 
 
 @pytest.mark.gen_test
-async def test_store_tells_of_a_lock_and_recovers(store, path):
+async def test_store_tells_of_a_lock_and_recovers(url, path):
     """Locked by another process it answers 503, reads on, and recovers by itself."""
+    store = Store(f"{url}?timeout=0.2")
+    await store.start([SECRET])
     await store.begin(run("a"), [user("a", 1)])
     other = python(
         "import sqlite3, sys\n"
@@ -128,6 +130,7 @@ async def test_store_tells_of_a_lock_and_recovers(store, path):
     await store.begin(run("b"), [user("b", 2)])
     assert store.writable
     assert [one.seq for one in (await store.transcript(ANN)).entries] == [1, 2]
+    await store.stop()
 
 
 @pytest.mark.gen_test
@@ -152,26 +155,48 @@ async def test_store_tells_of_a_disk_that_takes_nothing(store, pragma):
 
 
 @pytest.mark.gen_test
-async def test_store_finds_out_by_itself_that_it_is_writable(store):
+@pytest.mark.parametrize("lines", [0, 2])
+async def test_store_finds_out_by_itself_that_it_is_writable(store, lines):
     """After a failed write the store probes the disk: it needs no request to recover.
 
     Ledger lines that came meanwhile are written then.
     """
     with obstacle("query_only = ON"):
-        store.note(run("noted", "finished"))
+        for number in range(lines):
+            store.note(run(str(number), "finished"))
         with pytest.raises(StorageUnavailable):
             await store.begin(run("a"), [user("a", 1)])
         assert not store.writable
     for _ in range(100):
-        if store.writable and await store.runs():
+        if store.writable:
             break
         await asyncio.sleep(0.05)
     assert store.writable
-    assert [record.run_id for record in await store.runs()] == ["run_noted"]
+    assert len(await store.runs()) == lines
 
 
 @pytest.mark.gen_test
-async def test_store_says_which_ledger_lines_it_lost(io_loop, url, caplog):
+async def test_store_confirms_nothing_that_a_full_disk_undid(store, path):
+    """A disk that fills up amid a group undoes all of it, and all are told."""
+    await store.begin(run("a"), [user("a", 1)])
+    with obstacle("max_page_count = 1"):
+        tasks = await behind_a_lock(
+            path,
+            store.begin(run("z", session=BOB), []),
+            store.begin(run("twice"), [user("twice", 1)]),
+            store.begin(run("small"), [user("small", 2)]),
+            store.begin(run("big"), [user("big", 3, "x" * 100_000)]),
+        )
+        results = await asyncio.gather(*tasks[2:], return_exceptions=True)
+        await asyncio.wait(tasks)
+        assert tasks[1].exception() is not None
+        tasks[0].exception()
+    assert [type(result) for result in results] == [StorageUnavailable] * 2
+    assert [one.seq for one in (await store.transcript(ANN)).entries] == [1]
+
+
+@pytest.mark.gen_test
+async def test_store_says_which_ledger_lines_it_lost(url, caplog):
     """A store that stops while the disk is full tells how many lines are lost."""
     store = Store(url)
     await store.start([SECRET])
@@ -218,12 +243,56 @@ asyncio.run(main())
 
 
 @pytest.mark.gen_test
+async def test_store_forgets_what_is_written(store, url):
+    """The writer remembers deliveries only until they are written."""
+    writer = Writer(dialect.writer_engine(make_url(url)))
+    writer.later(changes.deliver("run_a"), delivered="run_a")
+    assert writer.undelivered == {"run_a"}
+    await writer.submit([])
+    assert writer.undelivered == set()
+    await writer.stop()
+
+
+@pytest.mark.gen_test
+async def test_store_says_which_ledger_line_it_cannot_write(store, caplog):
+    """A ledger line that is refused is told in the log; the others are written."""
+    with caplog.at_level(logging.WARNING):
+        store.note(run("a", "finished"))
+        store.note(run("b", "finished", error_code="\ud800"))
+        await store.begin(run("c", created_at=2000.0), [])
+    assert [record.run_id for record in await store.runs()] == ["run_c", "run_a"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "a change nobody waits for failed"
+    ]
+
+
+@pytest.mark.gen_test
+async def test_store_keeps_a_bounded_number_of_ledger_lines(url, path, caplog):
+    """While the disk takes nothing the newest ledger lines are kept, within reason."""
+    store = Store(url)
+    await store.start([SECRET])
+    with obstacle("query_only = ON"), caplog.at_level(logging.WARNING):
+        with pytest.raises(StorageUnavailable):
+            await store.begin(run("a"), [])
+        for number in range(MAX_LATER + 3):
+            store.note(run(str(number), "finished", created_at=float(number)))
+        while not caplog.records:
+            await asyncio.sleep(0.05)
+    await store.stop()
+    assert "3 ledger lines are lost" in caplog.text
+    assert rows(path, "SELECT count(*), min(created_at) FROM runs") == [
+        (MAX_LATER, 3.0)
+    ]
+
+
+@pytest.mark.gen_test
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_store_leaves_nobody_waiting_for_a_writer_that_died(store, url):
     """Should a defect end the writer's thread, whoever waits is told."""
     writer = Writer(dialect.writer_engine(make_url(url)))
-    with pytest.raises(InternalError):
-        await writer.submit([(99, ())])
+    waiting = [writer.submit([(99, ())]) for _ in range(10)]
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(end) for end in ends] == [InternalError] * 10
     with pytest.raises(StorageUnavailable):
         await writer.submit([])
     await writer.stop()

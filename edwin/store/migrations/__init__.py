@@ -1,0 +1,1 @@
+"""The schema's history, as Alembic revisions; read by ``store.upgrade`` alone."""
