@@ -7,10 +7,12 @@ routing, sessions and limits are the same for all of them.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edwin.auth import allow
+from edwin.config import Config
+from edwin.errors import InvalidRequest
 from edwin.routing import resolve
 from edwin.runs.run import Run
 from edwin.sessions.keys import agent_of_key, checked_key
@@ -43,6 +45,8 @@ async def submit(gateway: Gateway, request: ChatRequest, principal: Principal) -
         key_agent=agent_of_key(request.session_key) if request.session_key else None,
     )
     allow(principal, "runs:create", agent)
+    if request.image_links:
+        _check_links(config, agent, request.image_links)
     from_user = config.gateway.http.endpoints.chat_completions.session_from_user
     if agent.session_from_user is not None:
         from_user = agent.session_from_user
@@ -63,6 +67,22 @@ async def submit(gateway: Gateway, request: ChatRequest, principal: Principal) -
             log_fields=request.log_fields,
         )
     )
+
+
+def _check_links(config: Config, agent: Agent, links: Sequence[str]) -> None:
+    """Refuse image links unless whoever may answer is allowed to follow them.
+
+    A model server on the gateway's machine would fetch them from inside its network.
+    """
+    for model in (agent.model, *agent.fallbacks):
+        name = model.partition("/")[0]
+        if not config.providers[name].remote_images:
+            raise InvalidRequest(
+                "Invalid image: this agent's provider may not fetch images; send a "
+                "data: URL, or set remoteImages: true for the provider",
+                param=links[0],
+                code="invalid_image_url",
+            )
 
 
 def _session_key(

@@ -100,6 +100,7 @@ class ChatRequest:
         user: The request's raw ``user`` string, or None.
         params: Fields that go up to the provider, by OpenAI's names.
         extra: Fields Edwin does not know, for agents that pass them through.
+        image_links: Paths of the images that the provider would have to fetch.
         retry_count: How often the client's SDK sent this call before.
         request_id: Id of the request that brought it, for the log.
         log_fields: What the surface adds to the run's log line.
@@ -113,6 +114,7 @@ class ChatRequest:
     user: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    image_links: Sequence[str] = ()
     retry_count: int = 0
     request_id: str = ""
     log_fields: Mapping[str, Any] = field(default_factory=dict)

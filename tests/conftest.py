@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -114,7 +115,8 @@ class Client:
             sent.setdefault("Authorization", f"Bearer {token}")
         body = None
         if document is not None:
-            body = document if isinstance(document, bytes) else json.dumps(document)
+            data = document if isinstance(document, bytes) else json.dumps(document)
+            body = io.BytesIO(data.encode() if isinstance(data, str) else data)
             sent.setdefault("Content-Type", "application/json")
         verb = method or ("GET" if body is None else "POST")
         async with (

@@ -462,7 +462,7 @@ async def test_contract_instructions_come_first(make_gateway):
 @pytest.mark.gen_test
 async def test_contract_roles_go_up_as_roles(client):
     """Every message goes up in its own role; any role may come last."""
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     messages = [
         {"role": "system", "content": "a"},
         {"role": "system", "content": "b"},

@@ -107,6 +107,7 @@ class ProviderConfig:
         api: ``openai-completions``, ``local``, ``scripted``, ``package.module:Class``.
         base_url: Without a slash at its end; always there for openai-completions.
         context_tokens: None: the provider's own.
+        remote_images: Image links go up, and the provider fetches them.
         options: The provider's own settings, as they stand in the file.
 
     """
@@ -122,6 +123,7 @@ class ProviderConfig:
     idle_seconds: float
     retries: int
     stream: bool
+    remote_images: bool
     eager: bool
     options: Mapping[str, Any] = field(repr=False)
 

@@ -220,6 +220,7 @@ def _provider(name: str, item: Mapping[str, Any]) -> ProviderConfig:
         idle_seconds=float(item["idleSeconds"]),
         retries=int(item["retries"]),
         stream=item["stream"],
+        remote_images=item["remoteImages"],
         eager=item["eager"],
         options=MappingProxyType(item["options"]),
     )

@@ -17,6 +17,7 @@ from edwin.types import (
     Usage,
 )
 from edwin.wire.fields import FIELDS
+from edwin.wire.images import ImageCheck
 from edwin.wire.sse import DONE, event, json_line
 
 _MESSAGE_KEYS = frozenset(
@@ -47,11 +48,13 @@ def parse_chat(document: Mapping[str, Any]) -> ChatRequest:
         elif use != "honoured" or name == "user":
             extra[name] = value
     _check_tools(params)
+    images = ImageCheck()
     if not params.get("tools"):
         params.pop("tools", None)
     return ChatRequest(
-        messages=[_message(i, m) for i, m in enumerate(document["messages"])],
+        messages=[_message(i, m, images) for i, m in enumerate(document["messages"])],
         model=document.get("model"),
+        image_links=images.links,
         user=document.get("user"),
         params=params,
         extra=extra,
@@ -81,10 +84,10 @@ def _check_tools(params: Mapping[str, Any]) -> None:
             )
 
 
-def _message(place: int, message: dict[str, Any]) -> Message:
+def _message(place: int, message: dict[str, Any], images: ImageCheck) -> Message:
     """Return *message* with the keys that mean something; most are left as they are."""
     if isinstance(message.get("content"), list):
-        _check_parts(place, message["content"])
+        _check_parts(place, message["content"], images)
     if message.keys() <= _PLAIN_KEYS:
         return cast("Message", message)
     for name in ("audio", "function_call"):
@@ -109,12 +112,17 @@ def _message(place: int, message: dict[str, Any]) -> Message:
     return cast("Message", kept)
 
 
-def _check_parts(place: int, parts: Sequence[Mapping[str, Any]]) -> None:
+def _check_parts(
+    place: int, parts: Sequence[Mapping[str, Any]], images: ImageCheck
+) -> None:
     for i, part in enumerate(parts):
-        if part["type"] == "input_audio":
+        path = f"messages[{place}].content[{i}]"
+        if part["type"] == "image_url":
+            images.part(part, path)
+        elif part["type"] == "input_audio":
             raise InvalidRequest(
                 "Unsupported value: Edwin takes no audio parts.",
-                param=f"messages[{place}].content[{i}].type",
+                param=f"{path}.type",
                 code="unsupported_value",
             )
 

@@ -27,6 +27,7 @@ def scripted(**options):
             idle_seconds=60,
             retries=2,
             stream=True,
+            remote_images=False,
             eager=False,
             options=options,
         )
