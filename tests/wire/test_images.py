@@ -82,10 +82,8 @@ async def test_images_are_eight_at_most(client):
 @pytest.mark.gen_test
 async def test_images_by_link_where_allowed(make_gateway):
     """Links go up to a provider that may fetch them, if every fallback may."""
-    allowed = {"remoteImages": True}
-    client = Client(
-        await make_gateway({"models": {"providers": {"upstream": allowed}}})
-    )
+    models = {"providers": {"upstream": {"remoteImages": True}}}
+    client = Client(await make_gateway({"models": models}))
     assert (await client.chat(message(LINK))).status == 200
     assert client.served.upstream.requests[0].body["messages"] == [message(LINK)]
     agents = {"defaults": {"fallbacks": ["local/smollm2-135m-instruct"]}}
