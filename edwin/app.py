@@ -1,6 +1,5 @@
-"""The whole URL table on one page, and how it is mounted.
+"""The whole URL table on one page, and how it is mounted into a host's application::
 
-app.add_handlers(...)        # a host's own Tornado application
 mount(app, gateway, "/ai")   # POST /ai/v1/chat/completions, WS /ai/ws, ...
 """
 

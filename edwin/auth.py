@@ -102,7 +102,11 @@ def check_place(mode: str, headers: Mapping[str, str], scheme: str) -> None:
     if mode != "none":
         return
     host = headers.get("Host", "")
-    if not is_loopback(urlsplit(f"//{host}").hostname or ""):
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        name = ""
+    if not is_loopback(name):
         raise Forbidden("without authentication, Host must be a loopback address")
     origin = headers.get("Origin")
     if origin is not None and origin.lower() != f"{scheme}://{host}".lower():

@@ -106,6 +106,9 @@ def agent(
         raise click.UsageError("--user and --session exclude each other")
     if not local:
         raise click.UsageError("pass --local: the agent then runs in this process")
+    for text in (message, agent, user, session):
+        if text and not _is_unicode(text):
+            raise click.UsageError("the command line is not text in UTF-8")
     request = ChatRequest(
         messages=[{"role": "user", "content": message}],
         model="edwin",
@@ -124,7 +127,7 @@ async def _say(config: Any, request: Any, *, as_json: bool) -> None:
     """Carry *request* out as the gateway would, and print what comes of it."""
     from edwin import dispatch
     from edwin.gateway import Gateway
-    from edwin.types import OWNER, RunFailed, RunFinished, TextDelta
+    from edwin.types import OWNER, RefusalDelta, RunFailed, RunFinished, TextDelta
     from edwin.wire.openai import completion
     from edwin.wire.sse import json_line
 
@@ -134,7 +137,7 @@ async def _say(config: Any, request: Any, *, as_json: bool) -> None:
         run = await dispatch.submit(served, request, OWNER)
         with run.events() as reader:
             async for event in reader:
-                if isinstance(event, TextDelta) and not as_json:
+                if isinstance(event, TextDelta | RefusalDelta) and not as_json:
                     click.echo(event.text, nl=False)
                 elif isinstance(event, RunFailed):
                     raise event.error
@@ -174,6 +177,15 @@ def _interruptible(work: Coroutine[Any, Any, None]) -> None:
         asyncio.run(work)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether *text* can be encoded; bytes that are no UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _show(value: dict[str, Any]) -> None:

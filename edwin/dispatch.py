@@ -43,6 +43,7 @@ async def submit(gateway: Gateway, request: ChatRequest, principal: Principal) -
         model=request.model,
         header=request.agent,
         key_agent=agent_of_key(request.session_key) if request.session_key else None,
+        key_param=request.session_key_param,
     )
     allow(principal, "runs:create", agent)
     if request.image_links:
@@ -95,7 +96,7 @@ def _session_key(
 ) -> str | None:
     """Return the session's key, or None for a request without one."""
     if request.session_key is not None:
-        return checked_key(request.session_key)
+        return checked_key(request.session_key, param=request.session_key_param)
     if from_user and request.user and request.user.strip():
         return gateway.registry.key_for(
             request.user, agent=agent.id, principal=principal.id

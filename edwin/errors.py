@@ -15,6 +15,7 @@ and SSE and by ``handlers.socket`` for WebSocket.  The tree::
     │   ├── ModelNotFound       404     no agent answers to the model
     │   ├── MethodNotAllowed    405     the path has no such method
     │   ├── BodyTooLarge        413     more bytes than gateway.http.maxBodyBytes
+    │   ├── UpgradeRequired     426     the path is a WebSocket's
     │   ├── SessionAgentMismatch 400    the session key belongs to another agent
     │   └── ContextLengthExceeded 400   more than the model can read
     ├── TooManyFailures         429     too many wrong secrets from an address
@@ -152,6 +153,12 @@ class BodyTooLarge(InvalidRequest):
     """The body has more bytes than ``gateway.http.maxBodyBytes``."""
 
     status, code = 413, "body_too_large"
+
+
+class UpgradeRequired(InvalidRequest):
+    """The path is a WebSocket's, and the request is no handshake."""
+
+    status, code = 426, "upgrade_required"
 
 
 class SessionAgentMismatch(InvalidRequest):

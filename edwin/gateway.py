@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import tornado
+
 from edwin import config as configuration
 from edwin.auth import Authenticator
 from edwin.config import Config
@@ -33,9 +35,8 @@ if TYPE_CHECKING:
     from edwin.handlers.socket import SocketHandler
 
 HEADER_BYTES = 64 * 1024
-IDLE_SECONDS = 600
-BODY_SECONDS = 120
 LAST_BYTES_SECONDS = 5
+SAFE_TORNADO = (6, 6, 1)
 
 _log = logging.getLogger("edwin")
 
@@ -102,6 +103,11 @@ class Gateway:
 
     async def _start(self) -> None:
         config = self.config
+        if tornado.version_info < SAFE_TORNADO:
+            _log.warning(
+                "Tornado %s has known security faults; use 6.6.1 or later",
+                tornado.version,
+            )
         auth = config.gateway.auth
         needs_token = auth.mode == "token" and not auth.token
         self.authenticator = Authenticator(
@@ -150,8 +156,8 @@ class Gateway:
         self._server = HTTPServer(
             make_app(self),
             max_header_size=HEADER_BYTES,
-            idle_connection_timeout=IDLE_SECONDS,
-            body_timeout=BODY_SECONDS,
+            idle_connection_timeout=self.config.gateway.http.idle_seconds,
+            body_timeout=self.config.gateway.http.body_seconds,
         )
         self._server.add_sockets(sockets)
         return bind, sockets[0].getsockname()[1]

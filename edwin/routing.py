@@ -26,6 +26,7 @@ def resolve(
     model: str | None,
     header: str | None,
     key_agent: str | None = None,
+    key_param: str = "x-edwin-session-key",
 ) -> Agent:
     """Return the agent that answers the request.
 
@@ -34,6 +35,7 @@ def resolve(
         model: The request's ``model``, or None where it has none.
         header: Agent id given apart from the model; wins over it.  Empty is absent.
         key_agent: Agent that the client's session key names, or None.
+        key_param: Name of what gave the key, for errors.
 
     Raises:
         AgentNotFound: If *header*, or the session key, names nobody.
@@ -49,14 +51,14 @@ def resolve(
         if key_agent not in agents:
             raise AgentNotFound(
                 f"the session key names agent {key_agent!r}, which does not exist",
-                param="x-edwin-session-key",
+                param=key_param,
             )
         return agents[key_agent]
     if named.id != key_agent:
         raise SessionAgentMismatch(
             f"the session key belongs to agent {key_agent!r}, "
             f"but the request names {named.id!r}",
-            param="x-edwin-session-key",
+            param=key_param,
         )
     return named
 

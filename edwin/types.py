@@ -97,6 +97,7 @@ class ChatRequest:
         model: The request's ``model``, or None where the surface has none.
         agent: Agent named apart from *model* (header or option), or None.
         session_key: Session key given by the client, or None.
+        session_key_param: Name of what gave it, for errors.
         user: The request's raw ``user`` string, or None.
         params: Fields that go up to the provider, by OpenAI's names.
         extra: Fields Edwin does not know, for agents that pass them through.
@@ -111,6 +112,7 @@ class ChatRequest:
     model: str | None = None
     agent: str | None = None
     session_key: str | None = None
+    session_key_param: str = "x-edwin-session-key"
     user: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -97,7 +97,7 @@ async def test_contract_off(make_gateway):
         ("/v1/models/edwin", 404),
         ("/healthz", 200),
         ("/readyz", 200),
-        ("/ws", 400),
+        ("/ws", 426),
     ]:
         assert (await client.request(path)).code == status
 
@@ -462,7 +462,8 @@ async def test_contract_instructions_come_first(make_gateway):
 @pytest.mark.gen_test
 async def test_contract_roles_go_up_as_roles(client):
     """Every message goes up in its own role; any role may come last."""
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    url = "data:image/png;base64,iVBORw0KGgo="
+    image = {"type": "image_url", "image_url": {"url": url}}
     messages = [
         {"role": "system", "content": "a"},
         {"role": "system", "content": "b"},

@@ -55,12 +55,24 @@ class EndpointsConfig:
 
 @dataclass(frozen=True, slots=True)
 class HttpConfig:
-    """What is served over HTTP."""
+    """What is served over HTTP.
+
+    Attributes:
+        head_delay_ms: When a stream's head goes out, answered or not.
+        keep_alive_seconds: Silence after which a stream has a sign of life.
+        idle_seconds: How long a connection may take to send the head of a request.
+        body_seconds: How long a request's body may take.
+        stall_seconds: How long a client may take to read what is written to it.
+
+    """
 
     endpoints: EndpointsConfig
     max_body_bytes: int
     head_delay_ms: int
     keep_alive_seconds: float
+    idle_seconds: float
+    body_seconds: float
+    stall_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

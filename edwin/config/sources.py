@@ -176,6 +176,9 @@ def _http(http: Mapping[str, Any]) -> HttpConfig:
         max_body_bytes=int(http["maxBodyBytes"]),
         head_delay_ms=int(http["headDelayMs"]),
         keep_alive_seconds=float(http["keepAliveSeconds"]),
+        idle_seconds=float(http["idleSeconds"]),
+        body_seconds=float(http["bodySeconds"]),
+        stall_seconds=float(http["stallSeconds"]),
     )
 
 

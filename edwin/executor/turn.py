@@ -44,6 +44,7 @@ class TurnBuilder:
         message: Message = {"role": "assistant", "content": "".join(self._texts)}
         if self._refusals:
             message["refusal"] = "".join(self._refusals)
+            message["content"] = message["content"] or None
         reason = turn.finish_reason
         if self._calls:
             message["tool_calls"] = [self._calls[i] for i in sorted(self._calls)]

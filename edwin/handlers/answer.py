@@ -10,6 +10,7 @@ from tornado.iostream import StreamClosedError
 
 from edwin.errors import EdwinError
 from edwin.handlers.base import ApiHandler
+from edwin.handlers.watch import Watch
 from edwin.runs.run import Reader, Run
 from edwin.types import Event, RunFailed, RunFinished, RunQueued, RunStarted
 from edwin.wire import openai, sse
@@ -35,10 +36,12 @@ class RunHandler(ApiHandler):
             end, run_id=run.id, created=int(run.created_at), model=model
         )
         self.send_json(body)
-        try:
-            await self.finish()
-        except StreamClosedError:
-            return
+        with self._watched(reader) as watch:
+            watch.begin()
+            try:
+                await self.finish()
+            except StreamClosedError:
+                return
         run.delivered()
 
     async def stream(self, run: Run, *, model: str, include_usage: bool) -> None:
@@ -80,6 +83,21 @@ class RunHandler(ApiHandler):
                 yield self.reader
         finally:
             self.gateway.answers.discard(self)
+
+    @contextmanager
+    def _watched(self, reader: Reader) -> Iterator[Watch]:
+        """Look after the writing while it lasts."""
+        http = self.config.gateway.http
+        watch = Watch(
+            idle_s=http.keep_alive_seconds,
+            stall_s=http.stall_seconds,
+            wake=reader.wake,
+            cut=self.cut,
+        )
+        try:
+            yield watch
+        finally:
+            watch.stop()
 
     async def _before_head(self, run: Run, reader: Reader) -> list[Event]:
         """Return the first events there are when the head is due.
@@ -128,8 +146,7 @@ class RunHandler(ApiHandler):
 
         """
         data = encoder.head()
-        keep_alive = KeepAlive(self.config.gateway.http.keep_alive_seconds, reader)
-        try:
+        with self._watched(reader) as watch:
             while True:
                 end = events[-1] if events else None
                 data += encoder.chunks(events)
@@ -137,8 +154,9 @@ class RunHandler(ApiHandler):
                     data += encoder.end(end)
                 if data:
                     self.write(data)
+                    watch.begin()
                     await self.flush()
-                    keep_alive.touch()
+                    watch.end()
                 if isinstance(end, RunFinished):
                     return
                 if isinstance(end, RunFailed):
@@ -146,9 +164,7 @@ class RunHandler(ApiHandler):
                 events = await reader.next()
                 if reader.closed:
                     raise StreamClosedError
-                data = sse.PING if keep_alive.due() else b""
-        finally:
-            keep_alive.stop()
+                data = sse.PING if watch.idle() else b""
 
     async def _break_off(self, error: EdwinError) -> None:
         """End a stream that failed: an error event, and no clean end."""
@@ -159,37 +175,3 @@ class RunHandler(ApiHandler):
         except StreamClosedError:
             pass
         self.cut()
-
-
-class KeepAlive:
-    """Wakes a reader when nothing has been written for a while.
-
-    One timer that arms itself anew, instead of one for each chunk.
-    """
-
-    def __init__(self, seconds: float, reader: Reader) -> None:
-        self._seconds = seconds
-        self._reader = reader
-        self._loop = asyncio.get_running_loop()
-        self._last = self._loop.time()
-        self._timer = self._loop.call_later(seconds, self._check)
-
-    def touch(self) -> None:
-        """Note that something was written."""
-        self._last = self._loop.time()
-
-    def due(self) -> bool:
-        """Return whether it is time for a sign of life."""
-        return self._loop.time() - self._last >= self._seconds
-
-    def stop(self) -> None:
-        """Wake nobody any more."""
-        self._timer.cancel()
-
-    def _check(self) -> None:
-        if self.due():
-            self._reader.wake()
-            left = self._seconds
-        else:
-            left = self._last + self._seconds - self._loop.time()
-        self._timer = self._loop.call_later(left, self._check)

@@ -141,15 +141,27 @@ class BaseHandler(RequestHandler):
     def _render(self, error: EdwinError) -> None:
         self.code = error.code
         self.set_status(error.status)
+        if isinstance(error, MethodNotAllowed):
+            self.set_header("Allow", ", ".join(self._methods()))
         for name, value in error.headers.items():
             self.set_header(name, value)
         self.send_json(envelope(error))
 
+    def _methods(self) -> list[str]:
+        """Return the methods that the route answers to."""
+        missing = RequestHandler._unimplemented_method
+        return [
+            method
+            for method in self.SUPPORTED_METHODS
+            if getattr(type(self), method.lower()) is not missing
+        ]
+
     def cut(self) -> None:
         """Close the connection without the final chunk: the answer is not whole."""
         self._auto_finish = False
-        if not self.client_left:
-            self.request.connection.stream.close()  # type: ignore[union-attr]
+        stream = getattr(self.request.connection, "stream", None)
+        if stream is not None:
+            stream.close()
 
     def on_finish(self) -> None:
         """Write the line of a request that made no run; called by Tornado."""
@@ -225,13 +237,17 @@ class ApiHandler(BaseHandler):
             )
         if self.action and self.principal:
             allow(self.principal, self.action)
-        length = self.request.headers.get("Content-Length", "0")
-        if length.isascii() and length.isdigit():
-            self._check_size(int(length[:20]))
+        self._check_size(self._declared_size())
 
     def _endpoint_enabled(self, name: str) -> bool:
         endpoints = self.config.gateway.http.endpoints
         return bool(getattr(endpoints, name).enabled)
+
+    def _declared_size(self) -> int:
+        """Return the size that the head gives the body; 0 if it gives none."""
+        length = self.request.headers.get("Content-Length", "0")
+        # What is no number is Tornado's to refuse, when it reads the body.
+        return int(length[:20]) if length.isascii() and length.isdigit() else 0
 
     def _check_size(self, size: int) -> None:
         limit = self.config.gateway.http.max_body_bytes
@@ -265,7 +281,7 @@ class ApiHandler(BaseHandler):
     def _refuse_and_drain(self, error: EdwinError) -> None:
         """Send *error* now, and let the rest of the body run into the sand."""
         self._render(error)
-        if int(self.request.headers.get("Content-Length", "0")) > DRAIN_BYTES:
+        if self._declared_size() > DRAIN_BYTES:
             self.set_header("Connection", "close")
         body = b"".join(self._write_buffer)
         self.set_header("Content-Length", str(len(body)))

@@ -8,7 +8,6 @@ from edwin import dispatch
 from edwin.handlers.answer import RunHandler
 from edwin.routing import HEADER as AGENT_HEADER
 from edwin.sessions.keys import HEADER as KEY_HEADER
-from edwin.sessions.keys import checked_key
 from edwin.types import ChatRequest
 from edwin.wire.openai import parse_chat
 
@@ -36,22 +35,23 @@ class ChatCompletionsHandler(RunHandler):
 
     def _with_headers(self, request: ChatRequest) -> ChatRequest:
         retries = self.request.headers.get("x-stainless-retry-count", "0")
+        param, key = self._session_key()
         return replace(
             request,
             agent=self.header(AGENT_HEADER),
-            session_key=self._session_key(),
+            session_key=key,
+            session_key_param=param,
             retry_count=int(retries) if retries.isdecimal() and len(retries) < 9 else 0,
             request_id=self.request_id,
             log_fields=self.log_fields(),
         )
 
-    def _session_key(self) -> str | None:
-        """Return the session key that the headers give, or None."""
+    def _session_key(self) -> tuple[str, str | None]:
+        """Return the header that gives a session key, and the key, or None."""
         key = self.header(KEY_HEADER)
-        if key is not None:
-            return checked_key(key)
-        chat = self.config.gateway.http.endpoints.chat_completions
-        for name in chat.session_headers:
-            if key := self.header(name):
-                return checked_key(key, param=name)
-        return None
+        if key is None:
+            chat = self.config.gateway.http.endpoints.chat_completions
+            for name in chat.session_headers:
+                if key := self.header(name):
+                    return name, key
+        return KEY_HEADER, key

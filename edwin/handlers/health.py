@@ -14,6 +14,8 @@ class HealthHandler(ApiHandler):
         """Say so."""
         self.send_json({"status": "ok"})
 
+    head = get
+
 
 class ReadyHandler(ApiHandler):
     """Answer ``GET /readyz``: the gateway takes runs."""
@@ -26,3 +28,5 @@ class ReadyHandler(ApiHandler):
         if state != "ready":
             self.set_status(503)
         self.send_json({"status": state})
+
+    head = get

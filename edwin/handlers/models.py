@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from edwin.errors import ModelNotFound, shorten
 from edwin.handlers.base import ApiHandler
-from edwin.routing import model_names
+from edwin.routing import model_names, resolve
 from edwin.wire.openai import model_list, model_object
 
 
@@ -19,6 +18,8 @@ class ModelsHandler(ApiHandler):
         names = model_names(self.config.agents)
         self.send_json(model_list(names, created=self.gateway.created))
 
+    head = get
+
 
 class ModelHandler(ApiHandler):
     """Answer ``GET /v1/models/{id}``."""
@@ -27,7 +28,8 @@ class ModelHandler(ApiHandler):
     endpoint = "chat_completions"
 
     def get(self, name: str) -> None:
-        """Describe one model."""
-        if name not in model_names(self.config.agents):
-            raise ModelNotFound(f"no model {shorten(name)!r}", param="model")
+        """Describe one model, by any name that a request may use."""
+        resolve(self.config.agents, model=name, header=None)
         self.send_json(model_object(name, created=self.gateway.created))
+
+    head = get

@@ -14,7 +14,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from edwin import __version__
 from edwin.auth import check_place
-from edwin.errors import EdwinError, Forbidden, InternalError
+from edwin.errors import EdwinError, Forbidden, InternalError, UpgradeRequired
 from edwin.handlers.base import BaseHandler
 from edwin.validate import parse_json
 from edwin.wire import frames
@@ -52,6 +52,20 @@ class SocketHandler(BaseHandler, WebSocketHandler):
             self.principal = self.gateway.authenticator.by_headers(
                 authorization, self.address
             )
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Shake hands; called by Tornado.
+
+        Raises:
+            UpgradeRequired: If the request is no handshake of WebSocket 13.
+
+        """
+        headers = self.request.headers
+        asked = headers.get("Upgrade", "").lower() == "websocket"
+        if not asked or headers.get("Sec-WebSocket-Version") != "13":
+            self.set_header("Sec-WebSocket-Version", "13")
+            raise UpgradeRequired("this URL is a WebSocket (version 13)")
+        await super().get(*args, **kwargs)
 
     def check_origin(self, origin: str) -> bool:
         """Refuse what a foreign page in a browser opens; called by Tornado."""
@@ -106,11 +120,14 @@ class SocketHandler(BaseHandler, WebSocketHandler):
         """Answer frames one by one until the connection closes."""
         while True:
             message = await self._frames.get()
-            id = ""
+            id: str | None = None
             try:
-                frame = self._frame(message)
-                id = frame["id"]
-                await self.write_message(frames.response(id, self._answer(frame)))
+                document = self._document(message)
+                if isinstance(document, dict) and isinstance(document.get("id"), str):
+                    id = document["id"]
+                frame = self._frame(document)
+                answer = frames.response(frame["id"], self._answer(frame))
+                await self.write_message(answer)
             except WebSocketClosedError:
                 return
             except EdwinError as error:
@@ -119,7 +136,7 @@ class SocketHandler(BaseHandler, WebSocketHandler):
                 _log.exception("frame failed")
                 await self._fail(id, InternalError("internal error"))
 
-    async def _fail(self, id: str, error: EdwinError) -> None:
+    async def _fail(self, id: str | None, error: EdwinError) -> None:
         """Tell what is wrong, and close."""
         try:
             await self.write_message(frames.failure(id, error))
@@ -128,18 +145,20 @@ class SocketHandler(BaseHandler, WebSocketHandler):
         # A reason has room for 123 bytes.
         self.refuse(error.message.encode()[:120].decode(errors="ignore"))
 
-    def _frame(self, message: str | bytes) -> dict[str, Any]:
-        """Return *message* as a frame of the protocol.
+    def _document(self, message: str | bytes) -> Any:
+        data = message.encode() if isinstance(message, str) else message
+        return parse_json(data, what="the frame")
+
+    def _frame(self, document: Any) -> dict[str, Any]:
+        """Return *document* as a frame of the protocol.
 
         Raises:
             InvalidRequest: If it is none.
 
         """
-        data = message.encode() if isinstance(message, str) else message
-        frame = parse_json(data, what="the frame")
-        self.gateway.schemas.check("ws/request", frame)
-        assert isinstance(frame, dict)
-        return frame
+        self.gateway.schemas.check("ws/request", document)
+        assert isinstance(document, dict)
+        return document
 
     def _answer(self, frame: dict[str, Any]) -> dict[str, Any]:
         """Return what *frame* asks for.

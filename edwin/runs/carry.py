@@ -16,6 +16,7 @@ from typing import Any
 from edwin.errors import (
     EdwinError,
     InternalError,
+    ProviderStreamError,
     RunCancelled,
 )
 from edwin.executor import AgentExecutor
@@ -170,7 +171,7 @@ class Carrier:
             await self._converse(run, answer, (*plan.lead, *history, *plan.messages))
         finally:
             # What is being written is awaited, whatever has become of the run.
-            await asyncio.wait([begin])
+            await _to_its_end(begin)
         begin.result()
 
     def _began(self, run: Run, task: asyncio.Task[None]) -> None:
@@ -208,6 +209,8 @@ class Carrier:
                 spent = text_tokens("".join(answer.parts))
                 run.usage += Usage(total_tokens(context), spent, estimated=True)
             raise
+        if answer.turn is None:
+            raise ProviderStreamError("the provider ended without an answer")
 
     async def _end(self, run: Run, answer: Answer, error: EdwinError | None) -> None:
         self._close(run, error)
@@ -218,6 +221,7 @@ class Carrier:
             try:
                 await self._registry.finish(run.record(), answer.stored())
             except EdwinError as raised:
+                _log.warning("%s", raised.message, extra={"fields": self._ids(run)})
                 error = error or raised
                 self._close(run, error)
         else:
@@ -256,6 +260,18 @@ class Carrier:
             "completion_tokens": run.usage.completion_tokens,
         }
         _log.info("run", extra={"fields": {**run.request.log_fields, **fields}})
+
+
+async def _to_its_end(task: asyncio.Task[None]) -> None:
+    """Wait until *task* is done, though the waiting one is cancelled meanwhile."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def _finished(run: Run, answer: Answer) -> RunFinished:

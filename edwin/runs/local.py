@@ -117,19 +117,24 @@ class LocalEngine:
 
     def _start_ready(self) -> None:
         while self._ready and len(self._tasks) < self._limits.max_concurrent:
-            run = self._ready.popleft()
             self._waiting -= 1
-            # An ended run comes here only to have its accepted messages stored.
-            work = self._carrier.settle if run.ended else self._carrier.carry
-            task = asyncio.get_running_loop().create_task(work(run), name=run.id)
-            self._tasks[run] = task
-            task.add_done_callback(partial(self._done, run))
+            self._launch(self._ready.popleft())
+
+    def _launch(self, run: Run) -> None:
+        # An ended run comes here only to have its accepted messages stored.
+        work = self._carrier.settle if run.ended else self._carrier.carry
+        task = asyncio.get_running_loop().create_task(work(run), name=run.id)
+        self._tasks[run] = task
+        task.add_done_callback(partial(self._done, run))
 
     def _done(self, run: Run, task: asyncio.Task[None]) -> None:
         del self._tasks[run]
         if not run.ended:
             # Cancelled before its first step.
             self._carrier.drop(run, run.stopped or RunCancelled("the run was lost"))
+            if run.pended:
+                self._launch(run)
+                return
         self._leave(run)
         self._start_ready()
         if not task.cancelled():

@@ -86,6 +86,8 @@ class SessionRegistry:
             record.run_id, plan.append, plan.append_digests, since.last_seq, own=False
         )
         await self._store.begin(record, entries, plan.supersede)
+        if record.state == "failed":
+            return
         gone = set(plan.supersede)
         kept = tuple(entry for entry in since.entries if entry.seq not in gone)
         self._keep(

@@ -14,6 +14,6 @@ def response(id: str, payload: dict[str, Any]) -> bytes:
     return orjson.dumps({"type": "res", "id": id, "ok": True, "payload": payload})
 
 
-def failure(id: str, error: EdwinError) -> bytes:
-    """Return the frame that tells request *id* what went wrong."""
+def failure(id: str | None, error: EdwinError) -> bytes:
+    """Return the frame that tells request *id*, if it had one, what went wrong."""
     return orjson.dumps({"type": "res", "id": id, "ok": False, **envelope(error)})

@@ -32,6 +32,10 @@ class ImageCheck:
         self.links: list[str] = []
         self._count = 0
 
+    def turn(self) -> None:
+        """Begin a new turn: what was answered does not count any more."""
+        self._count = 0
+
     def part(self, part: Mapping[str, Any], path: str) -> None:
         """Check the image *part* that stands at *path*.
 
@@ -42,7 +46,7 @@ class ImageCheck:
         url, param = part["image_url"]["url"], f"{path}.image_url.url"
         self._count += 1
         if self._count > MAX_IMAGES:
-            raise _refused(param, f"a request holds at most {MAX_IMAGES} images")
+            raise _refused(param, f"a turn holds at most {MAX_IMAGES} images")
         if url[:8].lower().startswith(("http://", "https://")):
             self.links.append(param)
         elif url[:5].lower() == "data:":

@@ -86,6 +86,8 @@ def _check_tools(params: Mapping[str, Any]) -> None:
 
 def _message(place: int, message: dict[str, Any], images: ImageCheck) -> Message:
     """Return *message* with the keys that mean something; most are left as they are."""
+    if message["role"] == "assistant":
+        images.turn()
     if isinstance(message.get("content"), list):
         _check_parts(place, message["content"], images)
     if message.keys() <= _PLAIN_KEYS:

@@ -69,11 +69,13 @@ async def test_images_that_are_refused(client, url):
 
 @pytest.mark.gen_test
 async def test_images_are_eight_at_most(client):
-    """Eight images a request, wherever they stand; ten million bytes each."""
+    """Eight images a turn, in however many messages; ten million bytes each."""
     large = data("image/png", BEGINNINGS["image/png"] + bytes(10_000_000 - 8))
     assert (await client.chat(message(large))).status == 200
     four = message(*[data()] * 4)
     assert (await client.chat(four, four)).status == 200
+    said = {"role": "assistant", "content": "Seen."}
+    assert (await client.chat(four, four, said, message(data()))).status == 200
     answer = await client.chat(four, four, message(data()))
     assert answer.status == 400
     assert answer.error["param"] == "messages[2].content[1].image_url.url"
