@@ -134,6 +134,7 @@ class ProviderConfig:
     first_delta_seconds: float
     idle_seconds: float
     retries: int
+    retry_seconds: float
     stream: bool
     remote_images: bool
     eager: bool

@@ -222,6 +222,7 @@ def _provider(name: str, item: Mapping[str, Any]) -> ProviderConfig:
         first_delta_seconds=float(item["firstDeltaSeconds"]),
         idle_seconds=float(item["idleSeconds"]),
         retries=int(item["retries"]),
+        retry_seconds=float(item["retrySeconds"]),
         stream=item["stream"],
         remote_images=item["remoteImages"],
         eager=item["eager"],

@@ -27,7 +27,6 @@ from edwin.types import (
     TurnFinished,
 )
 
-FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 8.0
 MAX_RETRY_AFTER_S = 30.0
 
@@ -40,15 +39,11 @@ class AgentExecutor:
     Args:
         providers: Started providers, by the name that stands before the ``/`` of a
             model.  Owned by the gateway.
-        first_delay_s: Seconds before the first repetition; doubled each time.
 
     """
 
-    def __init__(
-        self, providers: Mapping[str, Provider], *, first_delay_s: float = FIRST_DELAY_S
-    ) -> None:
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._providers = providers
-        self._first_delay_s = first_delay_s
 
     def context_tokens(self, agent: Agent) -> int:
         """Return how many tokens a context of *agent* may hold."""
@@ -149,7 +144,7 @@ class AgentExecutor:
                         yield delta
                 return
             except ProviderError as error:
-                delay_s = self._delay(error, attempt)
+                delay_s = _delay(error, attempt, provider.retry_seconds)
                 if begun or attempt >= provider.retries or delay_s is None:
                     raise
                 if asyncio.get_running_loop().time() + delay_s >= deadline:
@@ -158,19 +153,20 @@ class AgentExecutor:
             attempt += 1
             await asyncio.sleep(delay_s)
 
-    def _delay(self, error: ProviderError, attempt: int) -> float | None:
-        """Return the seconds to wait before another call; None: do not repeat it."""
-        if not error.retryable or error.should_retry is False:
-            return None
-        if error.retry_after_s is not None:
-            wait = error.retry_after_s
-            return wait if wait <= MAX_RETRY_AFTER_S else None
-        delay_s = min(MAX_DELAY_S, self._first_delay_s * 2**attempt)
-        return float(delay_s * random.uniform(0.75, 1.25))
-
     def _provider(self, model: str) -> tuple[Provider, str]:
         name, _, rest = model.partition("/")
         try:
             return self._providers[name], rest
         except KeyError:
             raise InternalError(f"no provider is called {name!r}") from None
+
+
+def _delay(error: ProviderError, attempt: int, first_s: float) -> float | None:
+    """Return the seconds to wait before another call; None: do not repeat it."""
+    if not error.retryable or error.should_retry is False:
+        return None
+    if error.retry_after_s is not None:
+        wait = error.retry_after_s
+        return wait if wait <= MAX_RETRY_AFTER_S else None
+    delay_s = min(MAX_DELAY_S, first_s * 2**attempt)
+    return float(delay_s * random.uniform(0.75, 1.25))

@@ -31,6 +31,7 @@ class Provider(Protocol):
         context_tokens: Tokens a context may hold.
         context_is_known: Whether somebody said so, or it is only the usual guess.
         retries: How often a call may be repeated before its first delta.
+        retry_seconds: Before the first repetition; doubled each time, up to 8.
 
     """
 
@@ -38,6 +39,7 @@ class Provider(Protocol):
     context_tokens: int
     context_is_known: bool
     retries: int
+    retry_seconds: float
 
     def __init__(self, config: ProviderConfig) -> None:
         """Take *config* in, without side effects.

@@ -63,6 +63,7 @@ class OpenAICompletions:
         self.context_tokens = config.context_tokens or DEFAULT_CONTEXT_TOKENS
         self.context_is_known = config.context_tokens is not None
         self.retries = config.retries
+        self.retry_seconds = config.retry_seconds
         self._config = config
         self._url = f"{config.base_url}/chat/completions"
         self._secrets = tuple(filter(None, (config.api_key, *config.headers.values())))

@@ -49,6 +49,7 @@ class Scripted:
         self.context_tokens = config.context_tokens or DEFAULT_CONTEXT_TOKENS
         self.context_is_known = config.context_tokens is not None
         self.retries = config.retries
+        self.retry_seconds = config.retry_seconds
         options = dict(config.options)
         self._text = options.pop("text", None)
         self._delay_s = options.pop("delaySeconds", 0)

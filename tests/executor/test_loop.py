@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from edwin.executor import AgentExecutor
 from edwin.testing import ScriptedUpstream
 from tests.conftest import Client
 
@@ -16,12 +15,10 @@ async def served_with(make_gateway, *, retries: int = 2, **defaults):
     upstream = ScriptedUpstream()
     await upstream.start()
     second = {"api": "openai-completions", "baseUrl": upstream.url, "retries": 0}
-    providers = {"upstream": {"retries": retries}, "second": second}
+    first = {"retries": retries, "retrySeconds": 0.01}
+    providers = {"upstream": first, "second": second}
     config = {"models": {"providers": providers}, "agents": {"defaults": defaults}}
     served = await make_gateway(config, upstream=upstream)
-    executor = served.gateway.engine._carrier._executor
-    assert isinstance(executor, AgentExecutor)
-    executor._first_delay_s = 0.01
     return Client(served), upstream
 
 

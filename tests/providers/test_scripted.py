@@ -26,6 +26,7 @@ def scripted(**options):
             first_delta_seconds=120,
             idle_seconds=60,
             retries=2,
+            retry_seconds=0.5,
             stream=True,
             remote_images=False,
             eager=False,

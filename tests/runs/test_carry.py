@@ -21,6 +21,7 @@ class Unfinished:
     context_tokens = 1000
     context_is_known = False
     retries = 0
+    retry_seconds = 0.0
 
     def __init__(self, config: ProviderConfig) -> None:
         self.name = config.name
