@@ -89,6 +89,18 @@ class Response(NamedTuple):
     code: int
     headers: Mapping[str, str]
     body: bytes
+    cut: bool = False
+
+    @classmethod
+    async def read(cls, response: aiohttp.ClientResponse) -> Response:
+        """Read *response* to its end, or to where its connection was cut."""
+        body = b""
+        try:
+            async for piece in response.content.iter_any():
+                body += piece
+        except aiohttp.ClientPayloadError:
+            return cls(response.status, response.headers, body, cut=True)
+        return cls(response.status, response.headers, body)
 
 
 class Client:
@@ -125,7 +137,7 @@ class Client:
                 verb, self.served.url + path, headers=sent, data=body
             ) as response,
         ):
-            return Response(response.status, response.headers, await response.read())
+            return await Response.read(response)
 
     async def chat(self, *messages: Any, headers: Any = None, **fields: Any) -> Answer:
         """Send one chat completion; texts stand for user messages."""
@@ -141,6 +153,7 @@ class Answer:
     def __init__(self, response: Response) -> None:
         self.response = response
         self.status = response.code
+        self.cut = response.cut
         self.headers = response.headers
         self.body = response.body.decode()
 
