@@ -49,6 +49,15 @@ def io_loop() -> Iterator[IOLoop]:
     assert not left, f"tasks left behind: {left}"
 
 
+@pytest.fixture
+def upstream(io_loop: IOLoop) -> Iterator[ScriptedUpstream]:
+    """Return a scripted provider, started."""
+    scripted = ScriptedUpstream()
+    io_loop.run_sync(scripted.start)
+    yield scripted
+    io_loop.run_sync(scripted.stop)
+
+
 MakeGateway = Callable[..., Awaitable[LocalGateway]]
 
 

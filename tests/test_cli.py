@@ -12,21 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edwin.testing import ScriptedUpstream
 from tests.conftest import Client
 from tests.process import GatewayProcess, edwin, environment
 from tests.test_lifecycle import in_thread, provided_by
 
 COLUMNS = "agent, state, error_code, finish_reason, prompt_tokens, completion_tokens"
-
-
-@pytest.fixture
-def upstream(io_loop):
-    """Return a scripted provider, started."""
-    scripted = ScriptedUpstream()
-    io_loop.run_sync(scripted.start)
-    yield scripted
-    io_loop.run_sync(scripted.stop)
 
 
 @pytest.fixture

@@ -24,15 +24,6 @@ def provided_by(upstream: ScriptedUpstream, **gateway) -> dict:
     }
 
 
-@pytest.fixture
-def upstream(io_loop):
-    """Return a scripted provider, started."""
-    scripted = ScriptedUpstream()
-    io_loop.run_sync(scripted.start)
-    yield scripted
-    io_loop.run_sync(scripted.stop)
-
-
 async def in_thread(work, *args, **kwargs):
     """Return what *work* returns, without keeping the loop."""
     return await asyncio.get_running_loop().run_in_executor(
