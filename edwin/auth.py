@@ -57,7 +57,9 @@ class Authenticator:
         scheme, _, secret = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated("The Authorization header must be 'Bearer <token>'.")
-        return self.by_secret(secret.strip().encode("latin-1", "replace"), address)
+        # As bytes: in latin-1 text, the last byte of some letters is a blank.
+        given = secret.encode("latin-1", "replace").strip(b" \t")
+        return self.by_secret(given, address)
 
     def by_secret(self, secret: bytes, address: str) -> Principal:
         """Return the principal whose secret this is.

@@ -35,6 +35,5 @@ def total_tokens(messages: Iterable[Message]) -> int:
 
 
 def _part_tokens(part: dict[str, Any]) -> int:
-    if part.get("type") in ("text", "refusal"):
-        return text_tokens(part.get("text") or part.get("refusal") or "")
-    return IMAGE_TOKENS
+    kind = part["type"]
+    return text_tokens(part[kind]) if kind in ("text", "refusal") else IMAGE_TOKENS

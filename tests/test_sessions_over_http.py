@@ -229,15 +229,20 @@ async def test_sessions_of_two_users_never_meet(client, one, other):
 @pytest.mark.gen_test
 async def test_sessions_fifty_calls_of_one_user(client):
     """Calls of one user are answered in the order they came, one after another."""
-    upstream = client.served.upstream
-    answers = await asyncio.gather(
-        *(client.chat(f"m{i}", user="ann") for i in range(50))
-    )
+    upstream, engine = client.served.upstream, client.served.gateway.engine
+    upstream.hang(then=["m0"])
+    calls = []
+    for i in range(50):
+        calls.append(asyncio.ensure_future(client.chat(f"m{i}", user="ann")))
+        # Each has arrived before the next is sent.
+        while engine.running + engine.waiting <= i:
+            await asyncio.sleep(0.001)
+    await upstream.arrival()
+    upstream.release()
+    answers = await asyncio.gather(*calls)
     assert [answer.text for answer in answers] == [f"m{i}" for i in range(50)]
-    context = upstream.requests[-1].body["messages"]
-    assert [m["content"] for m in context[:-1:2]] == [
-        m["content"] for m in context[1::2]
-    ]
+    context = [m["content"] for m in upstream.requests[-1].body["messages"]]
+    assert context[:-1:2] == context[1::2] == [f"m{i}" for i in range(49)]
     order = [r.body["messages"][-1]["content"] for r in upstream.requests]
     assert order == [f"m{i}" for i in range(50)]
 

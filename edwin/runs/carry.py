@@ -11,11 +11,13 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from edwin.errors import (
     EdwinError,
     InternalError,
+    InvalidRequest,
     ProviderStreamError,
     RunCancelled,
 )
@@ -39,12 +41,13 @@ _log = logging.getLogger("edwin.runs")
 
 
 class Answer:
-    """What a run has produced so far."""
+    """What a run has produced so far; *begun* once its messages are durable."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.turn: TurnFinished | None = None
         self.parts: list[str] = []
+        self.begun = False
 
     def finished_turn(self, turn: TurnFinished) -> None:
         """Keep the turn's message in place of its pieces."""
@@ -53,12 +56,18 @@ class Answer:
         self.turn = turn
         self.parts.clear()
 
-    def stored(self) -> list[Message]:
-        """Return the messages to store; of a turn that broke off, its text."""
-        if not self.parts:
+    def stored(self, *, whole: bool) -> list[Message]:
+        """Return the messages to store.
+
+        Of an answer that is not *whole*: its text, without calls that nobody can
+        answer any more.
+        """
+        if whole:
             return self.messages
-        partial: Message = {"role": "assistant", "content": "".join(self.parts)}
-        return [*self.messages, partial]
+        messages = list(self.messages)
+        if self.parts:
+            messages.append({"role": "assistant", "content": "".join(self.parts)})
+        return list(window.sendable(messages))
 
 
 class Carrier:
@@ -124,18 +133,32 @@ class Carrier:
         except EdwinError as raised:
             error = raised
         except Exception:
-            _log.exception("run failed", extra={"fields": self._ids(run)})
-            error = InternalError("the run failed; the log says why")
+            error = self._defect(run)
         run.sealed = True
-        await self._end(run, answer, error)
+        self._close(run, error)
+        if error is None and answer.turn is not None:
+            run.finish_reason = answer.turn.finish_reason
+        try:
+            error = await self._keep(run, answer, error)
+        except Exception:
+            error = self._defect(run)
+            self._close(run, error)
+        run.emit(RunFailed(error) if error else _finished(run, answer))
+        self._write_line(run)
 
     async def settle(self, run: Run) -> None:
-        """Store the messages of a *run* that was accepted and ended while it waited."""
-        session = run.request.session
+        """Store the messages of a *run* that was accepted and ended before it began."""
+        session, messages = run.request.session, run.request.messages
+        record = run.record()
         try:
             transcript = await self._registry.transcript(session)
-            plan = reconcile.plan(transcript, run.request.messages)
-            await self._registry.begin(run.record(), plan, since=transcript)
+            try:
+                plan = reconcile.plan(transcript, messages)
+            except InvalidRequest:
+                # Kept, but of a failed run: no part of the conversation.
+                plan = reconcile.verbatim(messages)
+                record = replace(record, state="failed")
+            await self._registry.begin(record, plan, since=transcript)
         except EdwinError as error:
             _log.warning("%s", error.message, extra={"fields": self._ids(run)})
 
@@ -166,7 +189,7 @@ class Carrier:
             self._registry.begin(run.record(), plan, since=transcript),
             name=f"{run.id} begin",
         )
-        begin.add_done_callback(lambda task: self._began(run, task))
+        begin.add_done_callback(lambda task: self._began(run, answer, task))
         try:
             await self._converse(run, answer, (*plan.lead, *history, *plan.messages))
         finally:
@@ -174,9 +197,10 @@ class Carrier:
             await _to_its_end(begin)
         begin.result()
 
-    def _began(self, run: Run, task: asyncio.Task[None]) -> None:
+    def _began(self, run: Run, answer: Answer, task: asyncio.Task[None]) -> None:
         error = task.exception()
         if error is None:
+            answer.begun = True
             if not run.begun.done():
                 run.begun.set_result(None)
         elif isinstance(error, EdwinError):
@@ -212,22 +236,30 @@ class Carrier:
         if answer.turn is None:
             raise ProviderStreamError("the provider ended without an answer")
 
-    async def _end(self, run: Run, answer: Answer, error: EdwinError | None) -> None:
-        self._close(run, error)
-        if error is None:
-            assert answer.turn is not None
-            run.finish_reason = answer.turn.finish_reason
-        if run.request.stateful:
+    async def _keep(
+        self, run: Run, answer: Answer, error: EdwinError | None
+    ) -> EdwinError | None:
+        """Store the run's end; return *error*, or what kept it from being stored."""
+        if not run.request.stateful:
+            self._store.note(run.record())
+        elif answer.begun or not run.pended:
+            # Where its question could not be kept, an answer would be an orphan.
+            stored = answer.stored(whole=error is None) if answer.begun else []
             try:
-                await self._registry.finish(run.record(), answer.stored())
+                await self._registry.finish(run.record(), stored)
             except EdwinError as raised:
                 _log.warning("%s", raised.message, extra={"fields": self._ids(run)})
                 error = error or raised
                 self._close(run, error)
+                self._store.note(run.record())
         else:
-            self._store.note(run.record())
-        run.emit(RunFailed(error) if error else _finished(run, answer))
-        self._write_line(run)
+            await self.settle(run)
+        return error
+
+    def _defect(self, run: Run) -> InternalError:
+        """Log the exception at hand, and return what the client is told of it."""
+        _log.exception("run failed", extra={"fields": self._ids(run)})
+        return InternalError("the run failed; the log says why")
 
     def _close(self, run: Run, error: EdwinError | None) -> None:
         run.finished_at = time.time()

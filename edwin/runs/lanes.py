@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
 from edwin.runs.run import Run
 from edwin.types import SessionId
@@ -17,9 +18,17 @@ class Lanes:
     def __init__(self) -> None:
         self._lanes: dict[SessionId, deque[Run]] = {}
 
-    def position(self, session: SessionId) -> int:
-        """Return how many runs of *session* a new one would have before it."""
+    def length(self, session: SessionId) -> int:
+        """Return how many runs *session*'s lane holds."""
         return len(self._lanes.get(session, ()))
+
+    def waiting(self, session: SessionId) -> int:
+        """Return how many runs wait behind the head, without those that have ended.
+
+        An ended run is there only to have its messages stored in its turn.
+        """
+        lane = self._lanes.get(session, ())
+        return sum(not run.ended for run in islice(lane, 1, None))
 
     def join(self, run: Run) -> bool:
         """Put *run* at the end of its lane; return whether it is the head."""

@@ -13,9 +13,9 @@ from functools import partial
 from edwin.config import RunsConfig
 from edwin.errors import (
     GatewayStopping,
+    InternalError,
     Overloaded,
     QueueTimeout,
-    RunCancelled,
     RunTimeout,
     SessionQueueFull,
 )
@@ -65,7 +65,7 @@ class LocalEngine:
         self._timers[run] = loop.call_at(deadline, self._expire, run)
         self._idle.clear()
         self._waiting += 1
-        position = self._lanes.position(request.session) if request.stateful else 0
+        position = self._lanes.length(request.session) if request.stateful else 0
         if not request.stateful or self._lanes.join(run):
             self._ready.append(run)
             self._start_ready()
@@ -98,8 +98,8 @@ class LocalEngine:
         limits = self._limits
         if self._stopping:
             raise GatewayStopping("the gateway is shutting down", retry_after_s=5)
-        before = self._lanes.position(request.session) if request.stateful else 0
-        waiting = before - 1
+        before = self._lanes.length(request.session) if request.stateful else 0
+        waiting = self._lanes.waiting(request.session) if before else 0
         if before and waiting >= limits.max_queued_per_session:
             raise SessionQueueFull(
                 f"{waiting} runs wait in this session already "
@@ -117,8 +117,9 @@ class LocalEngine:
 
     def _start_ready(self) -> None:
         while self._ready and len(self._tasks) < self._limits.max_concurrent:
-            self._waiting -= 1
-            self._launch(self._ready.popleft())
+            run = self._ready.popleft()
+            self._waiting -= not run.ended
+            self._launch(run)
 
     def _launch(self, run: Run) -> None:
         # An ended run comes here only to have its accepted messages stored.
@@ -131,7 +132,7 @@ class LocalEngine:
         del self._tasks[run]
         if not run.ended:
             # Cancelled before its first step.
-            self._carrier.drop(run, run.stopped or RunCancelled("the run was lost"))
+            self._carrier.drop(run, run.stopped or InternalError("the run was lost"))
             if run.pended:
                 self._launch(run)
                 return
@@ -145,7 +146,7 @@ class LocalEngine:
             timer.cancel()
         if run.request.stateful and (head := self._lanes.leave(run)):
             self._ready.append(head)
-        if not self._tasks and not self._waiting:
+        if not self._timers:
             self._idle.set()
 
     def _expire(self, run: Run) -> None:
@@ -173,11 +174,11 @@ class LocalEngine:
             task.cancel()
             return
         assert run.stopped is not None
+        self._waiting -= 1
         self._carrier.drop(run, run.stopped)
         if run.pended:
             # Accepted: it keeps its place, and its messages are stored in order.
             return
-        self._waiting -= 1
         if run in self._ready:
             self._ready.remove(run)
         self._leave(run)

@@ -73,9 +73,10 @@ def _arguments(call: ToolCall) -> str:
     text = call["function"]["arguments"]
     try:
         value = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        # No JSON, or nested deeper than orjson writes.
         return text
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def call_ids(messages: Iterable[Message]) -> set[str]:
@@ -90,7 +91,7 @@ def text_of(message: Message) -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content
-    return "".join(part.get("text") or "" for part in content or ())
+    return "".join(part["text"] for part in content or () if part["type"] == "text")
 
 
 def seen(entries: Sequence[Entry]) -> list[Seen]:

@@ -84,6 +84,12 @@ def plan(
     return _believed(past, request, lost)
 
 
+def verbatim(messages: Sequence[Message]) -> Plan:
+    """Return the plan that keeps *messages* as they are, of a run that failed."""
+    request = _read(messages)
+    return Plan((), (), (), request.counted, request.digests, ())
+
+
 def alone(messages: Sequence[Message]) -> None:
     """Check the messages of a request that has no session.
 
@@ -124,13 +130,17 @@ def _lost(transcript: Transcript, request: _Request, *, retry: bool) -> int:
 
 def _overlap(past: Sequence[Seen], digests: Sequence[bytes]) -> int:
     """Return the length of the longest end of T with which M begins."""
-    for size in range(min(len(past), len(digests)), 0, -1):
-        if all(
-            item.digest == mark
-            for item, mark in zip(past[-size:], digests[:size], strict=True)
-        ):
-            return size
-    return 0
+    # The longest border of M + mark + T, by the prefix function: linear in both.
+    size = min(len(past), len(digests))
+    end = [item.digest for item in past[len(past) - size :]]
+    text = [*digests[:size], None, *end]
+    border = [0] * len(text)
+    for place in range(1, len(text)):
+        length = border[place - 1]
+        while length and text[place] != text[length]:
+            length = border[length - 1]
+        border[place] = length + (text[place] == text[length])
+    return border[-1]
 
 
 def _prefix(past: Sequence[Seen], digests: Sequence[bytes]) -> int:

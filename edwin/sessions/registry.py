@@ -10,6 +10,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from edwin.sessions.canonical import digest
 from edwin.sessions.keys import session_key, stateless_key
@@ -88,17 +89,17 @@ class SessionRegistry:
         await self._store.begin(record, entries, plan.supersede)
         if record.state == "failed":
             return
+        if plan.supersede and not entries:
+            # Whose run the last entry is now, the store knows.
+            return
         gone = set(plan.supersede)
         kept = tuple(entry for entry in since.entries if entry.seq not in gone)
-        self._keep(
-            record.session,
-            replace(
-                since,
-                entries=kept + entries,
-                last_seq=since.last_seq + len(entries),
-                last_state=record.state if entries else since.last_state,
-            ),
+        begun = replace(
+            since, entries=kept + entries, last_seq=since.last_seq + len(entries)
         )
+        if entries:
+            begun = replace(begun, last_state=record.state, last_delivered=False)
+        self._keep(record.session, begun)
 
     async def finish(self, record: RunRecord, answer: Sequence[Message]) -> None:
         """Store the run's end with its *answer*, and return when both are durable.
@@ -169,4 +170,13 @@ def _weight(entry: Entry) -> int:
     content = entry.message.get("content")
     if isinstance(content, str):
         return 500 + len(content)
-    return 500 + sum(len(str(part)) for part in content or ())
+    return 500 + sum(map(_part_weight, content or ()))
+
+
+def _part_weight(part: dict[str, Any]) -> int:
+    match part:
+        case {"text": str(text)} | {"image_url": {"url": str(text)}}:
+            return 200 + len(text)
+        case {"file": {"file_data": str(text)}}:
+            return 200 + len(text)
+    return 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from edwin.sessions.canonical import call_ids
 from edwin.tokens import estimate_tokens
@@ -68,16 +68,17 @@ def sendable(messages: Sequence[Message]) -> Sequence[Message]:
 
     Every tool message stands right after the call it answers.  A call that nobody
     answers is dropped and the text beside it kept; so is a tool message whose call
-    is no longer there.
+    is no longer there, or that a later one replaces.
     """
     if not any(m["role"] == "tool" or m.get("tool_calls") for m in messages):
         return messages
     asked: dict[str, int] = {}
-    answers: dict[int, list[Message]] = {}
+    answers: dict[int, dict[str, Message]] = {}
     for place, message in enumerate(messages):
         if message["role"] == "tool":
+            # Of two answers to one call the later one counts.
             if (call := asked.get(message["tool_call_id"])) is not None:
-                answers.setdefault(call, []).append(message)
+                answers.setdefault(call, {})[message["tool_call_id"]] = message
         else:
             # Ids are not unique for ever: an answer belongs to the latest call.
             asked.update(dict.fromkeys(call_ids([message]), place))
@@ -85,15 +86,15 @@ def sendable(messages: Sequence[Message]) -> Sequence[Message]:
     for place, message in enumerate(messages):
         if message["role"] == "tool":
             continue
-        found = answers.get(place, [])
-        kept = _with_calls(message, {m["tool_call_id"] for m in found})
+        found = answers.get(place, {})
+        kept = _with_calls(message, found.keys())
         if kept is not None:
             result.append(kept)
-        result.extend(found)
+        result.extend(found.values())
     return result
 
 
-def _with_calls(message: Message, answered: set[str]) -> Message | None:
+def _with_calls(message: Message, answered: Set[str]) -> Message | None:
     """Return *message* with its *answered* calls; None if then nothing is left."""
     calls = message.get("tool_calls")
     if not calls or all(call["id"] in answered for call in calls):

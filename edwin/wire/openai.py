@@ -20,9 +20,11 @@ from edwin.wire.fields import FIELDS
 from edwin.wire.images import ImageCheck
 from edwin.wire.sse import DONE, event, json_line
 
-_MESSAGE_KEYS = frozenset(
-    ("role", "content", "name", "refusal", "tool_calls", "tool_call_id")
-)
+_MESSAGE_KEYS = {
+    "assistant": frozenset(("role", "content", "name", "refusal", "tool_calls")),
+    "tool": frozenset(("role", "content", "name", "tool_call_id")),
+}
+_OTHER_KEYS = frozenset(("role", "content", "name"))
 # 1.0 is an integer in JSON Schema, but not for every server.
 _INTEGERS = frozenset(("max_completion_tokens", "max_tokens", "seed", "top_logprobs"))
 _PLAIN_KEYS = frozenset(("role", "content"))
@@ -92,6 +94,17 @@ def _message(place: int, message: dict[str, Any], images: ImageCheck) -> Message
         _check_parts(place, message["content"], images)
     if message.keys() <= _PLAIN_KEYS:
         return cast("Message", message)
+    keys = _MESSAGE_KEYS.get(message["role"], _OTHER_KEYS)
+    kept = {k: v for k, v in message.items() if k in keys and v is not None}
+    if message["role"] == "assistant":
+        _check_assistant(place, message)
+        kept.setdefault("content", None)
+        if not kept.get("tool_calls"):
+            kept.pop("tool_calls", None)
+    return cast("Message", kept)
+
+
+def _check_assistant(place: int, message: Mapping[str, Any]) -> None:
     for name in ("audio", "function_call"):
         if message.get(name) is not None:
             raise InvalidRequest(
@@ -106,12 +119,6 @@ def _message(place: int, message: dict[str, Any], images: ImageCheck) -> Message
                 param=f"messages[{place}].tool_calls[{i}].type",
                 code="unsupported_value",
             )
-    kept = {k: v for k, v in message.items() if k in _MESSAGE_KEYS and v is not None}
-    if not kept.get("tool_calls"):
-        kept.pop("tool_calls", None)
-    if message["role"] == "assistant":
-        kept.setdefault("content", None)
-    return cast("Message", kept)
 
 
 def _check_parts(
