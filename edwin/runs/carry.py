@@ -41,13 +41,19 @@ _log = logging.getLogger("edwin.runs")
 
 
 class Answer:
-    """What a run has produced so far; *begun* once its messages are durable."""
+    """What a run has produced so far, and the task that keeps its messages."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.turn: TurnFinished | None = None
         self.parts: list[str] = []
-        self.begun = False
+        self.begin: asyncio.Task[None] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the run's messages are durable."""
+        task = self.begin
+        return task is not None and task.done() and task.exception() is None
 
     def finished_turn(self, turn: TurnFinished) -> None:
         """Keep the turn's message in place of its pieces."""
@@ -189,7 +195,8 @@ class Carrier:
             self._registry.begin(run.record(), plan, since=transcript),
             name=f"{run.id} begin",
         )
-        begin.add_done_callback(lambda task: self._began(run, answer, task))
+        begin.add_done_callback(lambda task: self._began(run, task))
+        answer.begin = begin
         try:
             await self._converse(run, answer, (*plan.lead, *history, *plan.messages))
         finally:
@@ -197,10 +204,9 @@ class Carrier:
             await _to_its_end(begin)
         begin.result()
 
-    def _began(self, run: Run, answer: Answer, task: asyncio.Task[None]) -> None:
+    def _began(self, run: Run, task: asyncio.Task[None]) -> None:
         error = task.exception()
         if error is None:
-            answer.begun = True
             if not run.begun.done():
                 run.begun.set_result(None)
         elif isinstance(error, EdwinError):
