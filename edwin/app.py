@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tornado.web import Application
 
-from edwin.handlers.base import UnknownUrlHandler
+from edwin.handlers.api import UnknownUrlHandler
 from edwin.handlers.chat import ChatCompletionsHandler
 from edwin.handlers.health import HealthHandler, ReadyHandler
 from edwin.handlers.models import ModelHandler, ModelsHandler

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import tornado
@@ -19,6 +20,7 @@ from edwin.auth import Authenticator
 from edwin.config import Config
 from edwin.errors import GatewayStopping, StateError
 from edwin.executor import AgentExecutor
+from edwin.presence import Presence
 from edwin.providers.base import Provider, provider_class
 from edwin.runs.carry import Carrier
 from edwin.runs.engine import RunEngine
@@ -60,6 +62,7 @@ class Gateway:
         state: ``starting``, ``ready``, ``draining`` or ``stopped``.
         sockets: The WebSockets that are open.
         answers: The HTTP handlers that give a run's answer.
+        presence: Notices when their clients have gone.
         created: Unix seconds, whole, of the start.
 
     Raises:
@@ -68,6 +71,7 @@ class Gateway:
     """
 
     authenticator: Authenticator
+    store: Store
     registry: SessionRegistry
     engine: RunEngine
 
@@ -80,10 +84,12 @@ class Gateway:
         self.sockets: set[SocketHandler] = set()
         self.answers: set[RunHandler] = set()
         self.created = int(time.time())
+        self.presence = Presence()
         self._folder = StateFolder(config.gateway.state_dir)
-        self._providers: dict[str, Provider] = {}
-        self._store: Store | None = None
+        self._house = AsyncExitStack()
         self._server: HTTPServer | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take the state folder, open the store, start providers and engine.
@@ -94,14 +100,15 @@ class Gateway:
 
         """
         self._folder.acquire()
-        try:
-            await self._start()
-        except BaseException:
-            await self.stop()
-            raise
+        async with AsyncExitStack() as house:
+            house.callback(self._folder.release)
+            await self._start(house)
+            # From here on it is stop() that takes the house down.
+            self._house = house.pop_all()
+        self._draining = self._stopping = None
         self.state = "ready"
 
-    async def _start(self) -> None:
+    async def _start(self, house: AsyncExitStack) -> None:
         config = self.config
         if tornado.version_info < SAFE_TORNADO:
             _log.warning(
@@ -117,15 +124,17 @@ class Gateway:
         if not secrets:
             secrets = [self._folder.session_secret().encode()]
         store = Store(f"sqlite:///{config.gateway.state_dir.resolve() / 'edwin.db'}")
+        house.push_async_callback(store.stop)
         await store.start([hashlib.sha256(secret).hexdigest() for secret in secrets])
-        self._store = store
+        providers: dict[str, Provider] = {}
         for name, provider in config.providers.items():
-            self._providers[name] = provider_class(provider.api)(provider)
-        for started in self._providers.values():
+            providers[name] = provider_class(provider.api)(provider)
+        for started in providers.values():
             await started.start()
+            house.push_async_callback(started.stop)
+        self.store = store
         self.registry = SessionRegistry(store, secrets[0])
-        executor = AgentExecutor(self._providers)
-        carrier = Carrier(self.registry, store, executor)
+        carrier = Carrier(self.registry, store, AgentExecutor(providers))
         self.engine = LocalEngine(carrier, config.gateway.runs)
         await self.engine.start()
         self.schemas.warm("openai/chat_completion_request")
@@ -178,6 +187,11 @@ class Gateway:
         Runs that are not done after ``gateway.shutdownSeconds`` are ended with
         ``gateway_stopping``.
         """
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(), name="drain")
+        await asyncio.shield(self._draining)
+
+    async def _drain(self) -> None:
         if self.state != "ready":
             return
         self.state = "draining"
@@ -187,7 +201,15 @@ class Gateway:
         await self.engine.drain(self.config.gateway.shutdown_seconds)
 
     async def stop(self) -> None:
-        """Drain, close every connection, and let the state folder go.  Idempotent."""
+        """Drain, close every connection, and let the state folder go.
+
+        Idempotent; who is cancelled while waiting for it does not cancel it.
+        """
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name="stop")
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
         await self.drain()
         for socket in list(self.sockets):
             socket.go_away()
@@ -195,13 +217,7 @@ class Gateway:
         if self._server is not None:
             await self._server.close_all_connections()
             self._server = None
-        for provider in self._providers.values():
-            await provider.stop()
-        self._providers.clear()
-        if self._store is not None:
-            await self._store.stop()
-            self._store = None
-        self._folder.release()
+        await self._house.aclose()
         self.state = "stopped"
 
     async def _last_bytes(self) -> None:

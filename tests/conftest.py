@@ -42,10 +42,12 @@ def error_log(request: pytest.FixtureRequest) -> Iterator[list[logging.LogRecord
 @pytest.fixture
 def io_loop() -> Iterator[IOLoop]:
     """Return a fresh IOLoop; a task that outlives the test fails it."""
-    loop = IOLoop(make_current=True)
+    loop = IOLoop(make_current=False)
+    asyncio.set_event_loop(loop.asyncio_loop)
     yield loop
     left = {task for task in asyncio.all_tasks(loop.asyncio_loop) if not task.done()}
     loop.close()
+    asyncio.set_event_loop(None)
     assert not left, f"tasks left behind: {left}"
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from edwin.app import routes
 from edwin.errors import ConfigError
-from edwin.handlers.base import ApiHandler
+from edwin.handlers.api import ApiHandler
 from edwin.handlers.socket import SocketHandler
 from tests.conftest import Client, chat
 

@@ -106,7 +106,7 @@ async def test_contract_off(make_gateway):
 @pytest.mark.parametrize("mode", ["token", "password"])
 async def test_contract_bearer(make_gateway, mode):
     """``Authorization: Bearer`` carries the token, or the password."""
-    secret = {"token": "tökens-of-ours", "password": "pässword of ours"}[mode]
+    secret = {"token": "tökens-of-oursà", "password": "Ångström of oursÅ"}[mode]
     auth = {"mode": mode, mode: secret}
     client = Client(await make_gateway({"gateway": {"auth": auth}}))
     right = secret

@@ -27,7 +27,7 @@ ROWS = [
     "validate wire",
     "violations tokens limiter",
     "types addresses",
-    "errors resources log",
+    "errors resources log presence",
 ]
 LEVEL = {room: row for row, rooms in enumerate(ROWS) for room in rooms.split()}
 TORNADO = {"gateway", "app", "handlers", "testing"}

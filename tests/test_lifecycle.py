@@ -167,3 +167,65 @@ async def test_lifecycle_log_says_what_happened_and_not_what_was_said(
     assert run["completion_tokens"] > 0 and run["total_ms"] >= run["first_delta_ms"]
     (request,) = [line for line in lines if line["logger"] == "edwin.access"]
     assert (request["status"], request["code"]) == (401, "invalid_api_key")
+
+
+@pytest.mark.gen_test
+async def test_lifecycle_two_stops_are_one(make_gateway):
+    """Whoever else stops or drains waits for the stop that is under way."""
+    served = await make_gateway({"gateway": {"shutdownSeconds": 30}})
+    served.upstream.hang(after=["slow"], then=["ly"])
+    call = asyncio.ensure_future(Client(served).chat(stream=True))
+    await served.upstream.arrival()
+    stops = [
+        asyncio.ensure_future(served.gateway.drain()),
+        asyncio.ensure_future(served.gateway.stop()),
+        asyncio.ensure_future(served.gateway.stop()),
+    ]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(served.gateway.stop(), 0.2)
+    assert not any(stop.done() for stop in stops)
+    served.upstream.release()
+    await asyncio.gather(*stops)
+    assert (await call).text == "slowly"
+    assert served.gateway.state == "stopped"
+
+
+class Refuses:
+    """A provider that cannot start, nor stop."""
+
+    def __init__(self, config) -> None:
+        self.name = config.name
+
+    async def start(self) -> None:
+        """Fail."""
+        raise ZeroDivisionError("cannot start")
+
+    async def stop(self) -> None:
+        """Fail, if anybody asks."""
+        raise ZeroDivisionError("cannot stop")
+
+    async def stream(self, request):
+        """Have nothing to say."""
+        yield
+
+
+@pytest.mark.gen_test
+async def test_lifecycle_a_failed_start_leaves_nothing(make_gateway, tmp_path):
+    """After a start that failed, the state folder is free and nothing is open."""
+    broken = {"models": {"providers": {"z": {"api": "tests.test_lifecycle:Refuses"}}}}
+    with pytest.raises(ZeroDivisionError, match="cannot start"):
+        await make_gateway(broken, state_dir=tmp_path / "same")
+    served = await make_gateway(state_dir=tmp_path / "same")
+    assert (await Client(served).chat()).status == 200
+
+
+@pytest.mark.gen_test
+async def test_lifecycle_a_stop_waits_for_large_answers(make_gateway):
+    """A large answer that is on its way goes out whole before the end."""
+    served = await make_gateway()
+    served.upstream.reply(deltas=["x" * 1_000_000] * 20)
+    call = asyncio.ensure_future(Client(served).chat())
+    while not served.gateway.answers:
+        await asyncio.sleep(0.001)
+    await served.gateway.stop()
+    assert len((await call).text) == 20_000_000

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import orjson
 from tornado.iostream import StreamClosedError
 
 from edwin.errors import EdwinError
-from edwin.handlers.base import ApiHandler
+from edwin.handlers.api import ApiHandler
 from edwin.handlers.watch import Watch
 from edwin.runs.run import Reader, Run
 from edwin.types import Event, RunFailed, RunFinished, RunQueued, RunStarted
 from edwin.wire import openai, sse
+
+# Each is to be read within gateway.http.stallSeconds.
+PIECE_BYTES = 256 * 1024
 
 
 class RunHandler(ApiHandler):
@@ -30,19 +34,21 @@ class RunHandler(ApiHandler):
     async def whole(self, run: Run, *, model: str) -> None:
         """Answer with one body, when the run has come to its end."""
         self.set_run_headers(run)
-        with self._reading(run) as reader:
+        with self._answering(run) as reader:
             end = await reader.result()
-        body = openai.completion(
-            end, run_id=run.id, created=int(run.created_at), model=model
-        )
-        self.send_json(body)
-        with self._watched(reader) as watch:
-            watch.begin()
-            try:
-                await self.finish()
-            except StreamClosedError:
-                return
-        run.delivered()
+            body = orjson.dumps(
+                openai.completion(
+                    end, run_id=run.id, created=int(run.created_at), model=model
+                )
+            )
+            self.set_header("Content-Length", str(len(body)))
+            with self._watched(reader) as watch:
+                try:
+                    await self._send(body, watch)
+                    await self.finish()
+                except StreamClosedError:
+                    return
+            run.delivered()
 
     async def stream(self, run: Run, *, model: str, include_usage: bool) -> None:
         """Answer with the run's events as they come.
@@ -56,33 +62,42 @@ class RunHandler(ApiHandler):
             model=model,
             include_usage=include_usage,
         )
-        with self._reading(run) as reader:
+        with self._answering(run) as reader:
             events = await self._before_head(run, reader)
             if reader.closed:
                 self._auto_finish = False
                 return
             self._set_stream_headers(run)
-            try:
-                await self._write_events(reader, encoder, events)
-            except EdwinError as error:
-                await self._break_off(error)
-            except StreamClosedError:
-                self._auto_finish = False
-            else:
-                run.delivered()
-                if self.request.version == "HTTP/1.0":
-                    # Without chunks, only the connection's end ends the answer.
-                    self.cut()
+            with self._watched(reader) as watch:
+                try:
+                    await self._write_events(reader, encoder, events, watch)
+                    await self.finish()
+                except EdwinError as error:
+                    await self._break_off(error, watch)
+                    return
+                except StreamClosedError:
+                    self._auto_finish = False
+                    return
+            run.delivered()
+            if self.request.version == "HTTP/1.0":
+                # Without chunks, only the connection's end ends the answer.
+                self.cut()
 
     @contextmanager
-    def _reading(self, run: Run) -> Iterator[Reader]:
-        """Read *run*; who leaves early leaves the run."""
+    def _answering(self, run: Run) -> Iterator[Reader]:
+        """Read *run*, as long as the client is there; who leaves leaves the run."""
+        connection = self.request.connection
+        fd = None if self.client_left else connection.stream.socket.fileno()  # type: ignore[union-attr]
         self.gateway.answers.add(self)
-        try:
-            with run.events() as self.reader:
+        with run.events() as self.reader:
+            if fd is not None:
+                self.gateway.presence.add(fd, self.reader.close)
+            try:
                 yield self.reader
-        finally:
-            self.gateway.answers.discard(self)
+            finally:
+                self.gateway.answers.discard(self)
+                if fd is not None:
+                    self.gateway.presence.discard(fd, self.reader.close)
 
     @contextmanager
     def _watched(self, reader: Reader) -> Iterator[Watch]:
@@ -99,6 +114,14 @@ class RunHandler(ApiHandler):
         finally:
             watch.stop()
 
+    async def _send(self, data: bytes, watch: Watch) -> None:
+        """Write *data*, in pieces, so that who reads slowly is seen to read."""
+        for start in range(0, len(data), PIECE_BYTES):
+            self.write(data[start : start + PIECE_BYTES])
+            watch.begin()
+            await self.flush()
+            watch.end()
+
     async def _before_head(self, run: Run, reader: Reader) -> list[Event]:
         """Return the first events there are when the head is due.
 
@@ -106,12 +129,18 @@ class RunHandler(ApiHandler):
             EdwinError: If the run failed before.
 
         """
-        loop = asyncio.get_running_loop()
-        due = loop.time() + self.config.gateway.http.head_delay_ms / 1000
-        timer = loop.call_at(due, reader.wake)
+        due = False
+
+        def fall_due() -> None:
+            nonlocal due
+            due = True
+            reader.wake()
+
+        delay_s = self.config.gateway.http.head_delay_ms / 1000
+        timer = asyncio.get_running_loop().call_later(delay_s, fall_due)
         events: list[Event] = []
         try:
-            while not events and not reader.closed and loop.time() < due:
+            while not events and not reader.closed and not due:
                 events = [
                     event
                     for event in await reader.next()
@@ -136,7 +165,11 @@ class RunHandler(ApiHandler):
         self.request.connection.stream.set_nodelay(True)  # type: ignore[union-attr]
 
     async def _write_events(
-        self, reader: Reader, encoder: openai.ChunkEncoder, events: list[Event]
+        self,
+        reader: Reader,
+        encoder: openai.ChunkEncoder,
+        events: list[Event],
+        watch: Watch,
     ) -> None:
         """Write the head and everything to the run's end.
 
@@ -146,32 +179,25 @@ class RunHandler(ApiHandler):
 
         """
         data = encoder.head()
-        with self._watched(reader) as watch:
-            while True:
-                end = events[-1] if events else None
-                data += encoder.chunks(events)
-                if isinstance(end, RunFinished):
-                    data += encoder.end(end)
-                if data:
-                    self.write(data)
-                    watch.begin()
-                    await self.flush()
-                    watch.end()
-                if isinstance(end, RunFinished):
-                    return
-                if isinstance(end, RunFailed):
-                    raise end.error
-                events = await reader.next()
-                if reader.closed:
-                    raise StreamClosedError
-                data = sse.PING if watch.idle() else b""
+        while True:
+            end = events[-1] if events else None
+            data += encoder.chunks(events)
+            if isinstance(end, RunFinished):
+                data += encoder.end(end)
+            if data:
+                await self._send(data, watch)
+            if isinstance(end, RunFinished):
+                return
+            if isinstance(end, RunFailed):
+                raise end.error
+            events = await reader.next()
+            if reader.closed:
+                raise StreamClosedError
+            data = sse.PING if watch.idle() else b""
 
-    async def _break_off(self, error: EdwinError) -> None:
+    async def _break_off(self, error: EdwinError, watch: Watch) -> None:
         """End a stream that failed: an error event, and no clean end."""
         self.code = error.code
-        try:
-            self.write(openai.error_event(error))
-            await self.flush()
-        except StreamClosedError:
-            pass
+        with suppress(StreamClosedError):
+            await self._send(openai.error_event(error), watch)
         self.cut()

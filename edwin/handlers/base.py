@@ -1,4 +1,4 @@
-"""What every HTTP handler shares: auth before the body, JSON errors, ids, limits."""
+"""What every handler shares: ids, and errors as one envelope."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import logging
 import time
 import uuid
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.web import HTTPError, RequestHandler
 
 from edwin.addresses import client_address
-from edwin.auth import allow, check_place
 from edwin.errors import (
-    BodyTooLarge,
     EdwinError,
-    EndpointDisabled,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
@@ -27,15 +24,9 @@ from edwin.errors import (
 from edwin.log import milliseconds
 from edwin.runs.run import Run
 from edwin.types import Principal
-from edwin.validate import parse_json
 
 if TYPE_CHECKING:
     from edwin.gateway import Gateway
-
-# A refused request's body is read and thrown away up to here, so that the client gets
-# to read the refusal instead of a reset connection.
-DRAIN_BYTES = 1 << 20
-_SERVER_BODY_BYTES = 1 << 40
 
 _access = logging.getLogger("edwin.access")
 _log = logging.getLogger("edwin")
@@ -94,6 +85,22 @@ class BaseHandler(RequestHandler):
         stream = getattr(self.request.connection, "stream", None)
         return stream is None or stream.closed()
 
+    @property
+    def framing_is_plain(self) -> bool:
+        """Whether the head says in one way only where the request's body ends."""
+        length = self.request.headers.get("Content-Length")
+        encoding = self.request.headers.get("Transfer-Encoding")
+        if encoding is not None:
+            return length is None and encoding.lower() == "chunked"
+        return length is None or (length.isascii() and length.isdigit())
+
+    @property
+    def declared_bytes(self) -> int:
+        """The size that the head gives the body; 0 if it gives none."""
+        length = self.request.headers.get("Content-Length", "0")
+        # More digits than any size has are as good as the first of them.
+        return int(length[:20]) if self.framing_is_plain else 0
+
     def check_xsrf_cookie(self) -> None:
         """Do nothing: no cookie ever authenticates here."""
 
@@ -132,13 +139,14 @@ class BaseHandler(RequestHandler):
         """Render what was raised as the one envelope."""
         _, raised, _ = kwargs.get("exc_info", (None, None, None))
         if isinstance(raised, EdwinError):
-            self._render(raised)
+            self.render_error(raised)
         elif isinstance(raised, HTTPError):
-            self._render(_own_error(raised))
+            self.render_error(_own_error(raised))
         else:
-            self._render(InternalError("internal error; the log has the details"))
+            self.render_error(InternalError("internal error; the log has the details"))
 
-    def _render(self, error: EdwinError) -> None:
+    def render_error(self, error: EdwinError) -> None:
+        """Make *error* the answer."""
         self.code = error.code
         self.set_status(error.status)
         if isinstance(error, MethodNotAllowed):
@@ -185,145 +193,6 @@ class BaseHandler(RequestHandler):
         }
 
 
-@stream_request_body
-class ApiHandler(BaseHandler):
-    """Base of the HTTP handlers: auth before the body, limits, the document.
-
-    Attributes:
-        public: Whether the route needs no authentication.
-        action: What :func:`edwin.auth.allow` is asked for; None on public routes.
-        schema: Name of the schema of the request's body, or None.
-        endpoint: Name of the endpoint flag that switches the route, or None.
-
-    """
-
-    public: ClassVar[bool] = False
-    action: ClassVar[str | None] = None
-    schema: ClassVar[str | None] = None
-    endpoint: ClassVar[str | None] = None
-
-    def initialize(self, gateway: Gateway) -> None:
-        """Take the gateway and today's configuration; called by Tornado."""
-        super().initialize(gateway)
-        self._body: list[bytes] = []
-        self._received = 0
-        self._answered = False
-
-    def prepare(self) -> None:
-        """Authenticate and check what the head says, before the body is read."""
-        connection = self.request.connection
-        # Tornado's own limit answers with an empty 400: ours is checked here.
-        connection.set_max_body_size(_SERVER_BODY_BYTES)  # type: ignore[union-attr]
-        try:
-            self._admit()
-        except EdwinError as error:
-            if not self._body_is_coming():
-                raise
-            self._refuse_and_drain(error)
-
-    def _admit(self) -> None:
-        check_place(
-            self.config.gateway.auth.mode, self.request.headers, self.request.protocol
-        )
-        if not self.public:
-            self.gateway.check_serving()
-            self.principal = self.gateway.authenticator.by_headers(
-                self.request.headers.get("Authorization"), self.address
-            )
-        if self.endpoint and not self._endpoint_enabled(self.endpoint):
-            raise EndpointDisabled(
-                "this endpoint is off; set gateway.http.endpoints."
-                "chatCompletions.enabled: true in the gateway's configuration"
-            )
-        if self.action and self.principal:
-            allow(self.principal, self.action)
-        self._check_size(self._declared_size())
-
-    def _endpoint_enabled(self, name: str) -> bool:
-        endpoints = self.config.gateway.http.endpoints
-        return bool(getattr(endpoints, name).enabled)
-
-    def _declared_size(self) -> int:
-        """Return the size that the head gives the body; 0 if it gives none."""
-        length = self.request.headers.get("Content-Length", "0")
-        # What is no number is Tornado's to refuse, when it reads the body.
-        return int(length[:20]) if length.isascii() and length.isdigit() else 0
-
-    def _check_size(self, size: int) -> None:
-        limit = self.config.gateway.http.max_body_bytes
-        if size > limit:
-            raise BodyTooLarge(
-                f"the request body has more than {limit} bytes "
-                "(gateway.http.maxBodyBytes)"
-            )
-
-    def data_received(self, chunk: bytes) -> None:
-        """Collect the body, or throw it away when the answer is out; by Tornado."""
-        self._received += len(chunk)
-        if self._answered:
-            if self._received > DRAIN_BYTES and not self._finished:
-                self.finish()
-            return
-        self._body.append(chunk)
-        try:
-            self._check_size(self._received)
-        except BodyTooLarge as error:
-            self._body.clear()
-            self._refuse_and_drain(error)
-
-    def _body_is_coming(self) -> bool:
-        headers = self.request.headers
-        # A client that waits for "100 Continue" has not sent its body.
-        return "Expect" not in headers and (
-            headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
-        )
-
-    def _refuse_and_drain(self, error: EdwinError) -> None:
-        """Send *error* now, and let the rest of the body run into the sand."""
-        self._render(error)
-        if self._declared_size() > DRAIN_BYTES:
-            self.set_header("Connection", "close")
-        body = b"".join(self._write_buffer)
-        self.set_header("Content-Length", str(len(body)))
-        self.flush()
-        self._received = 0
-        self._answered = True
-        setattr(self, (self.request.method or "GET").lower(), self._after_refusal)
-
-    def _after_refusal(self, *args: Any) -> None:
-        """Stand in for the verb of a request that was refused before its body."""
-
-    @property
-    def document(self) -> Any:
-        """The request's body, parsed and valid.
-
-        Raises:
-            InvalidRequest: If it is not JSON, or does not fit the schema.
-
-        """
-        document = parse_json(b"".join(self._body))
-        self._body.clear()
-        if self.schema:
-            self.gateway.schemas.check(self.schema, document)
-        return document
-
-    def header(self, name: str) -> str | None:
-        """Return the request's header *name*, or None without one.
-
-        Raises:
-            InvalidRequest: If it was sent twice.
-
-        """
-        values = self.request.headers.get_list(name)
-        if len(values) > 1:
-            raise InvalidRequest(
-                f"{name} was sent {len(values)} times; send it once",
-                param=name,
-                code="invalid_value",
-            )
-        return values[0] if values else None
-
-
 def _own_error(error: HTTPError) -> EdwinError:
     """Return Tornado's *error* as one of ours."""
     if error.status_code == 404:
@@ -331,12 +200,3 @@ def _own_error(error: HTTPError) -> EdwinError:
     if error.status_code == 405:
         return MethodNotAllowed("this URL does not answer to that method")
     return InvalidRequest("the request cannot be read")
-
-
-class UnknownUrlHandler(ApiHandler):
-    """Answer every URL that nobody else answers to."""
-
-    public = True
-
-    def _admit(self) -> None:
-        raise UnknownUrl(f"no such URL: {self.request.method} {self.request.path[:80]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edwin.handlers.base import ApiHandler
+from edwin.handlers.api import ApiHandler
 
 
 class HealthHandler(ApiHandler):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edwin.handlers.base import ApiHandler
+from edwin.handlers.api import ApiHandler
 from edwin.routing import model_names, resolve
 from edwin.wire.openai import model_list, model_object
 

@@ -9,13 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from tornado.web import RequestHandler, stream_request_body
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from edwin import __version__
 from edwin.auth import check_place
-from edwin.errors import EdwinError, Forbidden, InternalError, UpgradeRequired
-from edwin.handlers.base import BaseHandler
+from edwin.errors import (
+    EdwinError,
+    Forbidden,
+    InternalError,
+    InvalidRequest,
+    UpgradeRequired,
+)
+from edwin.handlers.guarded import GuardedHandler
 from edwin.validate import parse_json
 from edwin.wire import frames
 
@@ -32,7 +40,8 @@ POLICY_VIOLATION = 1008
 _log = logging.getLogger("edwin.socket")
 
 
-class SocketHandler(BaseHandler, WebSocketHandler):
+@stream_request_body
+class SocketHandler(GuardedHandler, WebSocketHandler):
     """One client's connection."""
 
     def initialize(self, gateway: Gateway) -> None:
@@ -42,8 +51,17 @@ class SocketHandler(BaseHandler, WebSocketHandler):
         self._reader: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def prepare(self) -> None:
-        """Authenticate by header, where there is one; called by Tornado."""
+    def admit(self) -> None:
+        """Authenticate by header, where there is one.
+
+        Raises:
+            InvalidRequest: If the handshake has a body.
+            Forbidden: If it comes from a foreign page.
+            Unauthenticated: If the header's secret is wrong.
+
+        """
+        if self.declared_bytes or "Transfer-Encoding" in self.request.headers:
+            raise InvalidRequest("a WebSocket's handshake has no body")
         self.gateway.check_serving()
         auth = self.config.gateway.auth
         check_place(auth.mode, self.request.headers, self.request.protocol)
@@ -62,9 +80,14 @@ class SocketHandler(BaseHandler, WebSocketHandler):
         """
         headers = self.request.headers
         asked = headers.get("Upgrade", "").lower() == "websocket"
-        if not asked or headers.get("Sec-WebSocket-Version") != "13":
+        version = headers.get("Sec-WebSocket-Version")
+        if not asked or version != "13" or "Sec-WebSocket-Key" not in headers:
             self.set_header("Sec-WebSocket-Version", "13")
             raise UpgradeRequired("this URL is a WebSocket (version 13)")
+        try:
+            urlsplit(headers.get("Origin", ""))
+        except ValueError:
+            raise Forbidden("Origin must be the gateway's own") from None
         await super().get(*args, **kwargs)
 
     def check_origin(self, origin: str) -> bool:
@@ -84,7 +107,7 @@ class SocketHandler(BaseHandler, WebSocketHandler):
         self.gateway.sockets.add(self)
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(
-            CONNECT_SECONDS, self.refuse, "no connect frame came"
+            CONNECT_SECONDS, self.shut, "no connect frame came"
         )
         self._reader = loop.create_task(self._read(), name="socket reader")
 
@@ -93,7 +116,7 @@ class SocketHandler(BaseHandler, WebSocketHandler):
         try:
             self._frames.put_nowait(message)
         except asyncio.QueueFull:
-            self.refuse("too many frames wait")
+            self.shut("too many frames wait")
 
     def on_close(self) -> None:
         """Let everything go; called by Tornado."""
@@ -103,7 +126,13 @@ class SocketHandler(BaseHandler, WebSocketHandler):
         if self._reader is not None:
             self._reader.cancel()
 
-    def refuse(self, reason: str) -> None:
+    def on_connection_close(self) -> None:
+        """Let go of a handshake whose client has gone; called by Tornado."""
+        super().on_connection_close()
+        # Tornado's WebSocketHandler forgets who waits for the body.
+        RequestHandler.on_connection_close(self)
+
+    def shut(self, reason: str) -> None:
         """Close because the client broke the protocol."""
         self.close(POLICY_VIOLATION, reason)
 
@@ -143,7 +172,7 @@ class SocketHandler(BaseHandler, WebSocketHandler):
         except WebSocketClosedError:
             return
         # A reason has room for 123 bytes.
-        self.refuse(error.message.encode()[:120].decode(errors="ignore"))
+        self.shut(error.message.encode()[:120].decode(errors="ignore"))
 
     def _document(self, message: str | bytes) -> Any:
         data = message.encode() if isinstance(message, str) else message

@@ -51,9 +51,13 @@ class LocalGateway:
         try:
             self.gateway = Gateway(merged(self._base(), self._config))
             await self.gateway.start()
-            address, port = await self.gateway.listen()
         except BaseException:
             await self._stop_upstream()
+            raise
+        try:
+            address, port = await self.gateway.listen()
+        except BaseException:
+            await self.stop()
             raise
         self.url = f"http://{address}:{port}"
 

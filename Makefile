@@ -1,0 +1,15 @@
+# Thin verbs over the scripts in tools/; arguments to pytest: tools/test -k routing
+
+.PHONY: run test lint types
+
+run:
+	@tools/run
+
+test:
+	@tools/test
+
+lint:
+	@tools/test --lint
+
+types:
+	@tools/test --types
