@@ -12,6 +12,7 @@ from tests.conftest import Client, chat
 from tests.sessions.test_reconcile import a, brief, s, t, u
 
 CALLS = {"id": "c1", "function": {"name": "f", "arguments": "{}"}}
+TWO_CALLS = [CALLS, {"id": "c2", "function": {"name": "f", "arguments": "{}"}}]
 
 
 def read(upstream: ScriptedUpstream) -> list[str]:
@@ -126,6 +127,11 @@ TABLE = {
         [(["U1"], None), (["U2"], None)],
         ["U1", "U2", "U3"],
         ["u:U1", "u:U2", "u:U3"],
+    ),
+    "T=[U1, A(c1,c2), t1, t2 (cancelled)] M=[t1, t2]": (
+        [(["U1"], {"tool_calls": TWO_CALLS}), ([t("c1"), t("c2")], None)],
+        [t("c1"), t("c2")],
+        ["u:U1", "a:(c1,c2)", "t:c1", "t:c2"],
     ),
     "T=[go, ok, go, ok] M=[go, ok, NEW]": (
         [(["go"], "ok"), (["go"], "ok")],
