@@ -246,10 +246,13 @@ class Carrier:
         self, run: Run, answer: Answer, error: EdwinError | None
     ) -> EdwinError | None:
         """Store the run's end; return *error*, or what kept it from being stored."""
-        if not run.request.stateful:
-            self._store.note(run.record())
-        elif answer.begun or not run.pended:
+        tried = answer.begin is not None
+        if not run.request.stateful or (tried and not answer.begun):
             # Where its question could not be kept, an answer would be an orphan.
+            self._store.note(run.record())
+        elif run.pended and not tried:
+            await self.settle(run)
+        else:
             stored = answer.stored(whole=error is None) if answer.begun else []
             try:
                 await self._registry.finish(run.record(), stored)
@@ -258,8 +261,6 @@ class Carrier:
                 error = error or raised
                 self._close(run, error)
                 self._store.note(run.record())
-        else:
-            await self.settle(run)
         return error
 
     def _defect(self, run: Run) -> InternalError:
