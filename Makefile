@@ -1,6 +1,6 @@
 # Thin verbs over the scripts in tools/; arguments to pytest: tools/test -k routing
 
-.PHONY: run test lint types
+.PHONY: run test lint types bench
 
 run:
 	@tools/run
@@ -13,3 +13,6 @@ lint:
 
 types:
 	@tools/test --types
+
+bench:
+	@tools/bench/run

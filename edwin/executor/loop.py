@@ -94,8 +94,8 @@ class AgentExecutor:
             tokens = total_tokens(messages) + text_tokens(agent.instructions)
             if tokens > known:
                 raise ContextLengthExceeded(
-                    f"the messages are about {tokens} tokens; this model's context "
-                    f"holds {known}",
+                    f"the conversation, about {tokens} tokens, exceeds the context "
+                    f"window of {known} (context_length_exceeded)",
                     param="messages",
                 )
         if not agent.instructions:

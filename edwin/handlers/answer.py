@@ -11,6 +11,7 @@ from tornado.iostream import StreamClosedError
 
 from edwin.errors import EdwinError
 from edwin.handlers.api import ApiHandler
+from edwin.handlers.reset import arrived
 from edwin.handlers.watch import Watch
 from edwin.runs.run import Reader, Run
 from edwin.types import Event, RunFailed, RunFinished, RunQueued, RunStarted
@@ -81,7 +82,7 @@ class RunHandler(ApiHandler):
             run.delivered()
             if self.request.version == "HTTP/1.0":
                 # Without chunks, only the connection's end ends the answer.
-                self.cut()
+                self.request.connection.stream.close()  # type: ignore[union-attr]
 
     @contextmanager
     def _answering(self, run: Run) -> Iterator[Reader]:
@@ -200,4 +201,6 @@ class RunHandler(ApiHandler):
         self.code = error.code
         with suppress(StreamClosedError):
             await self._send(openai.error_event(error), watch)
+        if self.request.version == "HTTP/1.0" and not self.client_left:
+            await arrived(self.request.connection.stream)  # type: ignore[union-attr]
         self.cut()

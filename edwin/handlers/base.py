@@ -21,6 +21,7 @@ from edwin.errors import (
     UnknownUrl,
     envelope,
 )
+from edwin.handlers.reset import reset
 from edwin.log import milliseconds
 from edwin.runs.run import Run
 from edwin.types import Principal
@@ -168,7 +169,12 @@ class BaseHandler(RequestHandler):
         """Close the connection without the final chunk: the answer is not whole."""
         self._auto_finish = False
         stream = getattr(self.request.connection, "stream", None)
-        if stream is not None:
+        if stream is None:
+            return
+        if self.request.version == "HTTP/1.0":
+            # Without chunks a close is a clean end; only a reset is none.
+            reset(stream)
+        else:
             stream.close()
 
     def on_finish(self) -> None:

@@ -109,8 +109,8 @@ def fault(
         status = _own_status(error, codes)
     if status not in _NEVER_TOO_LONG and _TOO_LONG.search(_text(error)):
         return ContextLengthExceeded(
-            f"the conversation is longer than the model of provider {name!r} can "
-            "read; shorten the messages",
+            f"the conversation exceeds the context window of provider {name!r}'s "
+            "model (context_length_exceeded); shorten the messages",
             param="messages",
         )
     wait_s = retry_after_s(headers or {}, now=time.time())
