@@ -11,10 +11,14 @@ import math
 import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
-from edwin.errors import ContextLengthExceeded, InternalError, ProviderError
+from edwin.errors import (
+    ContextLengthExceeded,
+    InternalError,
+    ProviderError,
+    ProviderStreamError,
+)
 from edwin.executor.turn import TurnBuilder
 from edwin.providers.base import Provider
 from edwin.tokens import text_tokens, total_tokens
@@ -29,6 +33,8 @@ from edwin.types import (
 
 MAX_DELAY_S = 8.0
 MAX_RETRY_AFTER_S = 30.0
+
+Answer: TypeAlias = AsyncGenerator[Delta | TurnFinished, None]
 
 _log = logging.getLogger("edwin.executor")
 
@@ -76,14 +82,20 @@ class AgentExecutor:
         """
         context = self._context(agent, messages)
         turn = TurnBuilder()
-        async with aclosing(self._answer(agent, context, params, deadline)) as deltas:
-            async for delta in deltas:
-                if isinstance(delta, TurnFinished):
-                    usage = delta.usage or turn.estimated_usage(context)
-                    yield turn.finished(replace(delta, usage=usage))
-                else:
+        first, deltas = await self._begin(agent, context, params, deadline)
+        async with aclosing(deltas):
+            if not isinstance(first, TurnFinished):
+                turn.add(first)
+                yield first
+                async for delta in deltas:
+                    if isinstance(delta, TurnFinished):
+                        first = delta
+                        break
                     turn.add(delta)
                     yield delta
+                else:
+                    raise ProviderStreamError("the provider ended without an answer")
+            yield turn.finished(first, context)
 
     def _context(self, agent: Agent, messages: Sequence[Message]) -> Sequence[Message]:
         known = agent.context_tokens
@@ -102,50 +114,47 @@ class AgentExecutor:
             return messages
         return [{"role": "system", "content": agent.instructions}, *messages]
 
-    async def _answer(
+    async def _begin(
         self,
         agent: Agent,
         context: Sequence[Message],
         params: Mapping[str, Any],
         deadline: float,
-    ) -> AsyncGenerator[Delta | TurnFinished, None]:
-        """Yield the first answer that one of the agent's models begins."""
+    ) -> tuple[Delta | TurnFinished, Answer]:
+        """Return the first answer that one of the agent's models begins.
+
+        Returns:
+            Its first delta, and the rest of it, which the caller closes.
+
+        """
         models = (agent.model, *agent.fallbacks)
         for place, model in enumerate(models, start=1):
             provider, name = self._provider(model)
             request = ModelRequest(name, context, params)
-            begun = False
             try:
-                async with aclosing(
-                    self._with_retries(provider, request, deadline)
-                ) as deltas:
-                    async for delta in deltas:
-                        begun = True
-                        yield delta
-                return
+                return await self._with_retries(provider, request, deadline)
             except ProviderError as error:
-                if begun or place == len(models):
+                if place == len(models):
                     raise
                 _log.warning(
                     "%s failed (%s); trying %s", model, error.code, models[place]
                 )
+        raise AssertionError("an agent has a model")
 
     async def _with_retries(
         self, provider: Provider, request: ModelRequest, deadline: float
-    ) -> AsyncGenerator[Delta | TurnFinished, None]:
-        """Yield the provider's answer; repeat the call while nothing has come."""
+    ) -> tuple[Delta | TurnFinished, Answer]:
+        """Return the provider's answer once it begins; repeat the call until then."""
         attempt = 0
         while True:
-            begun = False
             try:
-                async with aclosing(provider.stream(request)) as deltas:
-                    async for delta in deltas:
-                        begun = True
-                        yield delta
-                return
+                deltas = provider.stream(request)
+                async for first in deltas:
+                    return first, deltas
+                raise ProviderStreamError("the provider ended without an answer")
             except ProviderError as error:
                 delay_s = _delay(error, attempt, provider.retry_seconds)
-                if begun or attempt >= provider.retries or delay_s is None:
+                if attempt >= provider.retries or delay_s is None:
                     raise
                 if asyncio.get_running_loop().time() + delay_s >= deadline:
                     raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from edwin.tokens import text_tokens, total_tokens
@@ -32,15 +31,22 @@ class TurnBuilder:
         """Take in the next delta."""
         if isinstance(delta, TextDelta):
             self._texts.append(delta.text)
-            for key, value in (delta.logprobs or {}).items():
-                self._logprobs.setdefault(key, []).extend(value or ())
+            if delta.logprobs:
+                for key, value in delta.logprobs.items():
+                    self._logprobs.setdefault(key, []).extend(value or ())
         elif isinstance(delta, ToolCallDelta):
             self._add_call(delta)
         elif isinstance(delta, RefusalDelta):
             self._refusals.append(delta.text)
 
-    def finished(self, turn: TurnFinished) -> TurnFinished:
-        """Return *turn* with the whole message, and a finish reason that fits it."""
+    def finished(self, turn: TurnFinished, context: Sequence[Message]) -> TurnFinished:
+        """Return *turn* with the whole message, a usage, and a reason that fits.
+
+        Args:
+            turn: How the provider ended it.
+            context: What was sent, for the usage of a provider that does not say.
+
+        """
         message: Message = {"role": "assistant", "content": "".join(self._texts)}
         if self._refusals:
             message["refusal"] = "".join(self._refusals)
@@ -51,15 +57,10 @@ class TurnBuilder:
             message["content"] = message["content"] or None
             # Some servers end a turn of calls with "stop".
             reason = "tool_calls" if reason == "stop" else reason
-        return replace(
-            turn,
-            finish_reason=reason,
-            message=message,
-            logprobs=self._logprobs or None,
-        )
+        usage = turn.usage or self._estimated_usage(context)
+        return TurnFinished(reason, usage, message, self._logprobs or None)
 
-    def estimated_usage(self, context: Sequence[Message]) -> Usage:
-        """Return what the turn may have cost, for a provider that does not say."""
+    def _estimated_usage(self, context: Sequence[Message]) -> Usage:
         spent = text_tokens("".join(self._texts) + "".join(self._refusals)) + sum(
             text_tokens(call["function"]["name"] + call["function"]["arguments"])
             for call in self._calls.values()

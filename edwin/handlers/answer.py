@@ -20,6 +20,8 @@ from edwin.wire import openai, sse
 # Each is to be read within gateway.http.stallSeconds.
 PIECE_BYTES = 256 * 1024
 
+_UNSEEN = (RunQueued, RunStarted)
+
 
 class RunHandler(ApiHandler):
     """Base of the handlers whose answer is a run's."""
@@ -43,12 +45,15 @@ class RunHandler(ApiHandler):
                 )
             )
             self.set_header("Content-Length", str(len(body)))
-            with self._watched(reader) as watch:
-                try:
-                    await self._send(body, watch)
-                    await self.finish()
-                except StreamClosedError:
-                    return
+            try:
+                if len(body) <= PIECE_BYTES:
+                    await self._finish_at_once(reader, body)
+                else:
+                    with self._watched(reader) as watch:
+                        await self._send(body, watch)
+                        await self.finish()
+            except StreamClosedError:
+                return
             run.delivered()
 
     async def stream(self, run: Run, *, model: str, include_usage: bool) -> None:
@@ -115,6 +120,16 @@ class RunHandler(ApiHandler):
         finally:
             watch.stop()
 
+    async def _finish_at_once(self, reader: Reader, body: bytes) -> None:
+        """Finish with *body*; nearly always the kernel takes it as it is."""
+        finished = self.finish(body)
+        if self.client_left:
+            raise StreamClosedError
+        if self.request.connection.stream.writing():  # type: ignore[union-attr]
+            with self._watched(reader) as watch:
+                watch.begin()
+                await finished
+
     async def _send(self, data: bytes, watch: Watch) -> None:
         """Write *data*, in pieces, so that who reads slowly is seen to read."""
         for start in range(0, len(data), PIECE_BYTES):
@@ -145,7 +160,7 @@ class RunHandler(ApiHandler):
                 events = [
                     event
                     for event in await reader.next()
-                    if not isinstance(event, RunQueued | RunStarted)
+                    if not isinstance(event, _UNSEEN)
                 ]
         finally:
             timer.cancel()

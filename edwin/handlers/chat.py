@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 from edwin import dispatch
 from edwin.handlers.answer import RunHandler
 from edwin.routing import HEADER as AGENT_HEADER
 from edwin.sessions.keys import HEADER as KEY_HEADER
-from edwin.types import ChatRequest
 from edwin.wire.openai import parse_chat
 
 
@@ -23,7 +22,7 @@ class ChatCompletionsHandler(RunHandler):
         """Run the agent and give its answer, whole or streamed."""
         assert self.principal is not None
         document = self.document
-        request = self._with_headers(parse_chat(document))
+        request = parse_chat(document, **self._asked())
         self.run = await dispatch.submit(self.gateway, request, self.principal)
         model = request.model or f"edwin:{self.run.request.agent.id}"
         if document.get("stream"):
@@ -33,18 +32,20 @@ class ChatCompletionsHandler(RunHandler):
         else:
             await self.whole(self.run, model=model)
 
-    def _with_headers(self, request: ChatRequest) -> ChatRequest:
+    def _asked(self) -> dict[str, Any]:
+        """Return what the request asks for beside its body."""
         retries = self.request.headers.get("x-stainless-retry-count", "0")
         param, key = self._session_key()
-        return replace(
-            request,
-            agent=self.header(AGENT_HEADER),
-            session_key=key,
-            session_key_param=param,
-            retry_count=int(retries) if retries.isdecimal() and len(retries) < 9 else 0,
-            request_id=self.request_id,
-            log_fields=self.log_fields(),
-        )
+        return {
+            "agent": self.header(AGENT_HEADER),
+            "session_key": key,
+            "session_key_param": param,
+            "retry_count": int(retries)
+            if retries.isdecimal() and len(retries) < 9
+            else 0,
+            "request_id": self.request_id,
+            "log_fields": self.log_fields(),
+        }
 
     def _session_key(self) -> tuple[str, str | None]:
         """Return the header that gives a session key, and the key, or None."""

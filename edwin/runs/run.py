@@ -23,6 +23,8 @@ from edwin.types import (
 
 MAX_EVENTS = 65_536
 
+_ENDS = (RunFinished, RunFailed)
+
 
 class Run:
     """One execution for one request.
@@ -118,7 +120,7 @@ class Run:
     def emit(self, event: Event) -> None:
         """Append *event* and wake the readers; only who carries the run calls this."""
         self._events.append(event)
-        if isinstance(event, RunFinished | RunFailed):
+        if isinstance(event, _ENDS):
             self.end = event
             if not self.begun.done():
                 self.begun.set_result(None)
@@ -234,7 +236,7 @@ class Reader:
         while not self.closed:
             for event in await self.next():
                 yield event
-                if isinstance(event, RunFinished | RunFailed):
+                if isinstance(event, _ENDS):
                     return
 
     async def result(self) -> RunFinished:

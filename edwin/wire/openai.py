@@ -30,8 +30,12 @@ _INTEGERS = frozenset(("max_completion_tokens", "max_tokens", "seed", "top_logpr
 _PLAIN_KEYS = frozenset(("role", "content"))
 
 
-def parse_chat(document: Mapping[str, Any]) -> ChatRequest:
+def parse_chat(document: Mapping[str, Any], **asked: Any) -> ChatRequest:
     """Return what the validated *document* of a chat completion asks for.
+
+    Args:
+        document: The request's body.
+        asked: Fields of the request that came some other way, such as in headers.
 
     Raises:
         InvalidRequest: If it asks for what Edwin does not do; ``param`` names it.
@@ -60,6 +64,7 @@ def parse_chat(document: Mapping[str, Any]) -> ChatRequest:
         user=document.get("user"),
         params=params,
         extra=extra,
+        **asked,
     )
 
 
