@@ -60,21 +60,30 @@ def error(code: str) -> dict[str, Any]:
 
 def stream(*events: bytes, end: bytes = b"data: [DONE]\n\n") -> Script:
     """Answer with a whole event stream, byte for byte."""
-    body = b"".join(events) + end
-    head = (
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-        b"Content-Length: %d\r\n\r\n" % len(body)
-    )
-    return lambda upstream: upstream.raw(head, body)
+    return sent(*events, rest=framed(end) + b"0\r\n\r\n")
 
 
 def cut_stream(*events: bytes) -> Script:
     """Begin an event stream, and hang up before its end."""
+    return sent(*events, rest=b"")
+
+
+def framed(data: bytes) -> bytes:
+    """Return *data* as a chunk of an HTTP body; nothing is none."""
+    return b"%x\r\n%s\r\n" % (len(data), data) if data else b""
+
+
+def sent(first: bytes, *events: bytes, rest: bytes) -> Script:
+    """Send a head and the first event, and later what follows.
+
+    So the first event is on its way to the client before anything goes wrong.
+    """
     head = (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-        b"Content-Length: 100000\r\n\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
     )
-    return lambda upstream: upstream.raw(head, *events)
+    later = b"".join(map(framed, events)) + rest
+    return lambda upstream: upstream.raw(head + framed(first), later, gap_s=0.3)
 
 
 def chunk(text: str | None = None, reason: str | None = None) -> bytes:

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -316,6 +316,9 @@ class _Child:
         await self._listener
         assert self._process.stdin is not None
         self._process.stdin.close()
+        with suppress(ConnectionError):
+            # A child that has ended before it read leaves a broken pipe behind.
+            await self._process.stdin.wait_closed()
 
     async def _listen(self) -> None:
         assert self._process.stderr is not None
