@@ -22,8 +22,15 @@ CORE = [
     "SQLAlchemy>=2.0.36,<3",
     "alembic>=1.14,<2",
     "click>=8.1,<9",
+    "prometheus-client>=0.20,<1",
+    "opentelemetry-api>=1.27,<2",
+]
+OTEL = [
+    "opentelemetry-sdk>=1.27,<2",
+    "opentelemetry-exporter-otlp-proto-http>=1.27,<2",
 ]
 TEST = [
+    *OTEL,
     "pytest>=9,<10",
     "pytest-tornado==0.8.1",
     # pytest-tornado imports pkg_resources.
@@ -61,11 +68,12 @@ setup(
     package_data={
         "edwin": ["py.typed"],
         "edwin.schemas": ["*.json", "*/*.json"],
-        "edwin.conf": ["*.yaml"],
+        "edwin.conf": ["*.yaml", "*.json"],
     },
     install_requires=CORE,
     extras_require={
         "local": ["xllamacpp>=2026.1"],
+        "otel": OTEL,
         "test": TEST,
         "clients": CLIENTS,
     },

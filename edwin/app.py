@@ -12,6 +12,7 @@ from tornado.web import Application
 from edwin.handlers.api import UnknownUrlHandler
 from edwin.handlers.chat import ChatCompletionsHandler
 from edwin.handlers.health import HealthHandler, ReadyHandler
+from edwin.handlers.metrics import MetricsHandler
 from edwin.handlers.models import ModelHandler, ModelsHandler
 from edwin.handlers.socket import SocketHandler
 
@@ -38,6 +39,7 @@ def routes(gateway: Gateway, prefix: str = "") -> list[Rule]:
         (r"/v1/models/(.+)", ModelHandler),
         (r"/healthz", HealthHandler),
         (r"/readyz", ReadyHandler),
+        (r"/metrics", MetricsHandler),
         (r"/ws", SocketHandler),
     ]
     return [(prefix + path, handler, {"gateway": gateway}) for path, handler in table]

@@ -15,7 +15,7 @@ from edwin.errors import Forbidden, Unauthenticated
 from edwin.limiter import FailureLimiter
 from edwin.types import OWNER, Principal
 
-ACTIONS = ("runs:create", "models:read", "admin")
+ACTIONS = ("runs:create", "models:read", "metrics:read", "admin")
 
 
 class Authenticator:

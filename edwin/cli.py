@@ -49,6 +49,7 @@ def gateway(
 ) -> None:
     """Serve until SIGTERM or SIGINT."""
     from edwin import config as configuration
+    from edwin import tracing
     from edwin.log import setup
 
     given = {"gateway.port": port, "gateway.bind": bind}
@@ -59,7 +60,12 @@ def gateway(
             _show(config.describe())
             return
         setup()
-        asyncio.run(_serve(config))
+        stop_tracing = tracing.setup(os.environ)
+        try:
+            asyncio.run(_serve(config))
+        finally:
+            if stop_tracing is not None:
+                stop_tracing()
 
 
 async def _serve(config: Any) -> None:
@@ -119,7 +125,9 @@ def agent(
         log_fields={"surface": "cli"},
     )
     with _plain_errors():
-        config = configuration.load(path, environ=os.environ)
+        # A terminal is no place for the monitor's lines.
+        quiet = {"gateway.monitor.blockedMs": 0}
+        config = configuration.load(path, environ=os.environ, overrides=quiet)
         _interruptible(_say(config, request, as_json=as_json))
 
 

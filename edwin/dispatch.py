@@ -66,6 +66,7 @@ async def submit(gateway: Gateway, request: ChatRequest, principal: Principal) -
             retry_count=request.retry_count,
             request_id=request.request_id,
             log_fields=request.log_fields,
+            trace=request.trace,
         )
     )
 

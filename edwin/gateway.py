@@ -20,6 +20,8 @@ from edwin.auth import Authenticator
 from edwin.config import Config
 from edwin.errors import GatewayStopping, StateError
 from edwin.executor import AgentExecutor
+from edwin.metrics import Metrics
+from edwin.monitor import LoopMonitor
 from edwin.presence import Presence
 from edwin.providers.base import Provider, provider_class
 from edwin.runs.carry import Carrier
@@ -28,9 +30,11 @@ from edwin.runs.local import LocalEngine
 from edwin.sessions import SessionRegistry
 from edwin.state import StateFolder
 from edwin.store import Store
+from edwin.tracing import Tracing
 from edwin.validate import Schemas
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
     from tornado.httpserver import HTTPServer
 
     from edwin.handlers.answer import RunHandler
@@ -56,6 +60,7 @@ class Gateway:
 
     Args:
         config: The configuration, or a mapping in the shape of its file.
+        tracer_provider: OpenTelemetry's, for the runs' spans; None: the process's.
 
     Attributes:
         config: Today's configuration; a request keeps the one it began with.
@@ -63,6 +68,7 @@ class Gateway:
         sockets: The WebSockets that are open.
         answers: The HTTP handlers that give a run's answer.
         presence: Notices when their clients have gone.
+        metrics: What it counts; a registry of its own.
         created: Unix seconds, whole, of the start.
 
     Raises:
@@ -75,7 +81,12 @@ class Gateway:
     registry: SessionRegistry
     engine: RunEngine
 
-    def __init__(self, config: Config | Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        config: Config | Mapping[str, Any],
+        *,
+        tracer_provider: TracerProvider | None = None,
+    ) -> None:
         if not isinstance(config, Config):
             config = configuration.from_document(config)
         self.config = config
@@ -85,6 +96,8 @@ class Gateway:
         self.answers: set[RunHandler] = set()
         self.created = int(time.time())
         self.presence = Presence()
+        self.metrics = Metrics()
+        self._tracer_provider = tracer_provider
         self._folder = StateFolder(config.gateway.state_dir)
         self._house = AsyncExitStack()
         self._server: HTTPServer | None = None
@@ -123,7 +136,9 @@ class Gateway:
         secrets = [s.encode() for s in config.gateway.session_secrets]
         if not secrets:
             secrets = [self._folder.session_secret().encode()]
-        store = Store(f"sqlite:///{config.gateway.state_dir.resolve() / 'edwin.db'}")
+        store = Store(
+            f"sqlite:///{config.gateway.state_dir.resolve() / 'edwin.db'}", self.metrics
+        )
         house.push_async_callback(store.stop)
         await store.start([hashlib.sha256(secret).hexdigest() for secret in secrets])
         providers: dict[str, Provider] = {}
@@ -134,10 +149,42 @@ class Gateway:
             house.push_async_callback(started.stop)
         self.store = store
         self.registry = SessionRegistry(store, secrets[0])
-        carrier = Carrier(self.registry, store, AgentExecutor(providers))
+        tracing = Tracing(
+            self._tracer_provider,
+            secret=secrets[0],
+            addresses={name: p.base_url for name, p in config.providers.items()},
+        )
+        carrier = Carrier(
+            self.registry,
+            store,
+            AgentExecutor(providers, self.metrics),
+            tracing,
+            self.metrics,
+        )
         self.engine = LocalEngine(carrier, config.gateway.runs)
         await self.engine.start()
         self.schemas.warm("openai/chat_completion_request")
+        self._instrument(house)
+
+    def _instrument(self, house: AsyncExitStack) -> None:
+        """Show what can be read at any time, and watch the loop."""
+        gauge = self.metrics.gauge
+        gauge("edwin_runs_running", "Runs under way.", lambda: self.engine.running)
+        gauge("edwin_runs_waiting", "Runs that wait.", lambda: self.engine.waiting)
+        gauge("edwin_answers_open", "Runs' answers open.", lambda: len(self.answers))
+        gauge("edwin_sockets_open", "WebSockets open.", lambda: len(self.sockets))
+        gauge("edwin_store_writable", "0: it fails.", lambda: self.store.writable)
+        # The first scrape imports what it is written with: not while requests wait.
+        self.metrics.scrape()
+        blocked_ms = self.config.gateway.monitor.blocked_ms
+        if blocked_ms:
+            monitor = LoopMonitor(
+                blocked_ms / 1000,
+                lag=self.metrics.loop_lag.observe,
+                blocked=self.metrics.loop_blocked.add,
+            )
+            monitor.start()
+            house.callback(monitor.stop)
 
     async def listen(self) -> tuple[str, int]:
         """Serve on the configured address with a server of the gateway's own.

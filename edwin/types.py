@@ -105,6 +105,7 @@ class ChatRequest:
         retry_count: How often the client's SDK sent this call before.
         request_id: Id of the request that brought it, for the log.
         log_fields: What the surface adds to the run's log line.
+        trace: W3C's trace context that it came with, as headers.
 
     """
 
@@ -120,6 +121,7 @@ class ChatRequest:
     retry_count: int = 0
     request_id: str = ""
     log_fields: Mapping[str, Any] = field(default_factory=dict)
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 class SessionId(NamedTuple):
@@ -154,15 +156,22 @@ class RunRequest:
     retry_count: int = 0
     request_id: str = ""
     log_fields: Mapping[str, Any] = field(default_factory=dict)
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One provider call: the body's fields by OpenAI's names, always streamed."""
+    """One provider call: the body's fields by OpenAI's names, always streamed.
+
+    Attributes:
+        trace: W3C's trace context that goes up with it, as headers.
+
+    """
 
     model: str
     messages: Sequence[Message]
     params: Mapping[str, Any]
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 
 def environment(**variables: str) -> dict[str, str]:
     """Return an environment without the user's own Edwin, plus *variables*."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("EDWIN_")}
+    own = ("EDWIN_", "OTEL_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(own)}
     return {**kept, "PYTHONPATH": str(ROOT), **variables}
 
 

@@ -25,9 +25,9 @@ ROWS = [
     "store",
     "config state",
     "validate wire",
-    "violations tokens limiter",
+    "violations tokens limiter tracing",
     "types addresses",
-    "errors resources log presence",
+    "errors resources log presence metrics monitor",
 ]
 LEVEL = {room: row for row, rooms in enumerate(ROWS) for room in rooms.split()}
 TORNADO = {"gateway", "app", "handlers", "testing"}

@@ -63,6 +63,7 @@ class HttpConfig:
         idle_seconds: How long a connection may take to send the head of a request.
         body_seconds: How long a request's body may take.
         stall_seconds: How long a client may take to read what is written to it.
+        server_timing: Answers say in a header where their time went.
 
     """
 
@@ -73,6 +74,7 @@ class HttpConfig:
     idle_seconds: float
     body_seconds: float
     stall_seconds: float
+    server_timing: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,20 @@ class RunsConfig:
     max_queued: int
     max_queued_per_session: int
     timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Whether ``/metrics`` is for everybody."""
+
+    public: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorConfig:
+    """How long the loop may stand still before the log says so; 0: not watched."""
+
+    blocked_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +124,8 @@ class GatewayConfig:
     auth: AuthConfig
     http: HttpConfig
     runs: RunsConfig
+    metrics: MetricsConfig
+    monitor: MonitorConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from edwin.config.snapshot import (
     GatewayConfig,
     HttpConfig,
     LimiterConfig,
+    MetricsConfig,
+    MonitorConfig,
     ProviderConfig,
     RunsConfig,
 )
@@ -146,12 +148,9 @@ def _config(
                 ),
             ),
             http=_http(gateway["http"]),
-            runs=RunsConfig(
-                max_concurrent=int(gateway["runs"]["maxConcurrent"]),
-                max_queued=int(gateway["runs"]["maxQueued"]),
-                max_queued_per_session=int(gateway["runs"]["maxQueuedPerSession"]),
-                timeout_seconds=float(gateway["runs"]["timeoutSeconds"]),
-            ),
+            runs=_runs(gateway["runs"]),
+            metrics=MetricsConfig(public=gateway["metrics"]["public"]),
+            monitor=MonitorConfig(blocked_ms=int(gateway["monitor"]["blockedMs"])),
         ),
         agents=_agents(tree),
         providers=MappingProxyType(
@@ -179,6 +178,16 @@ def _http(http: Mapping[str, Any]) -> HttpConfig:
         idle_seconds=float(http["idleSeconds"]),
         body_seconds=float(http["bodySeconds"]),
         stall_seconds=float(http["stallSeconds"]),
+        server_timing=http["serverTiming"],
+    )
+
+
+def _runs(runs: Mapping[str, Any]) -> RunsConfig:
+    return RunsConfig(
+        max_concurrent=int(runs["maxConcurrent"]),
+        max_queued=int(runs["maxQueued"]),
+        max_queued_per_session=int(runs["maxQueuedPerSession"]),
+        timeout_seconds=float(runs["timeoutSeconds"]),
     )
 
 

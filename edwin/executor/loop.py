@@ -11,6 +11,8 @@ import math
 import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from types import TracebackType
 from typing import Any, TypeAlias
 
 from edwin.errors import (
@@ -20,8 +22,10 @@ from edwin.errors import (
     ProviderStreamError,
 )
 from edwin.executor.turn import TurnBuilder
+from edwin.metrics import Metrics
 from edwin.providers.base import Provider
 from edwin.tokens import text_tokens, total_tokens
+from edwin.tracing import UNTRACED, CallTrace, RunTrace
 from edwin.types import (
     Agent,
     Delta,
@@ -45,11 +49,15 @@ class AgentExecutor:
     Args:
         providers: Started providers, by the name that stands before the ``/`` of a
             model.  Owned by the gateway.
+        metrics: Counts what becomes of the calls.
 
     """
 
-    def __init__(self, providers: Mapping[str, Provider]) -> None:
+    def __init__(
+        self, providers: Mapping[str, Provider], metrics: Metrics | None = None
+    ) -> None:
         self._providers = providers
+        self._metrics = metrics or Metrics()
 
     def context_tokens(self, agent: Agent) -> int:
         """Return how many tokens a context of *agent* may hold."""
@@ -62,6 +70,7 @@ class AgentExecutor:
         params: Mapping[str, Any],
         *,
         deadline: float = math.inf,
+        trace: RunTrace = UNTRACED,
     ) -> AsyncGenerator[Event, None]:
         """Yield the events of *agent*'s answer to *messages*.
 
@@ -74,6 +83,7 @@ class AgentExecutor:
             params: Fields of the provider's request.
             deadline: Loop time past which no call is repeated.  Who iterates ends the
                 run itself.
+            trace: Where the calls' spans belong.
 
         Raises:
             ContextLengthExceeded: If the messages are more than the model can read.
@@ -82,19 +92,25 @@ class AgentExecutor:
         """
         context = self._context(agent, messages)
         turn = TurnBuilder()
-        first, deltas = await self._begin(agent, context, params, deadline)
+        first, deltas, call, faults = await self._begin(
+            agent, context, params, deadline, trace
+        )
         async with aclosing(deltas):
-            if not isinstance(first, TurnFinished):
-                turn.add(first)
-                yield first
-                async for delta in deltas:
-                    if isinstance(delta, TurnFinished):
-                        first = delta
-                        break
-                    turn.add(delta)
-                    yield delta
-                else:
-                    raise ProviderStreamError("the provider ended without an answer")
+            with call, faults:
+                if not isinstance(first, TurnFinished):
+                    turn.add(first)
+                    yield first
+                    async for delta in deltas:
+                        if isinstance(delta, TurnFinished):
+                            first = delta
+                            break
+                        turn.add(delta)
+                        yield delta
+                    else:
+                        raise ProviderStreamError(
+                            "the provider ended without an answer"
+                        )
+                call.finished(first)
             yield turn.finished(first, context)
 
     def _context(self, agent: Agent, messages: Sequence[Message]) -> Sequence[Message]:
@@ -120,11 +136,13 @@ class AgentExecutor:
         context: Sequence[Message],
         params: Mapping[str, Any],
         deadline: float,
-    ) -> tuple[Delta | TurnFinished, Answer]:
+        trace: RunTrace,
+    ) -> tuple[Delta | TurnFinished, Answer, CallTrace, _Faults]:
         """Return the first answer that one of the agent's models begins.
 
         Returns:
-            Its first delta, and the rest of it, which the caller closes.
+            Its first delta, the rest of it, which the caller closes, the call's
+            trace, which the caller ends, and what counts the provider's faults.
 
         """
         models = (agent.model, *agent.fallbacks)
@@ -132,7 +150,8 @@ class AgentExecutor:
             provider, name = self._provider(model)
             request = ModelRequest(name, context, params)
             try:
-                return await self._with_retries(provider, request, deadline)
+                begun = await self._with_retries(provider, request, deadline, trace)
+                return (*begun, _Faults(self._metrics, provider.name))
             except ProviderError as error:
                 if place == len(models):
                     raise
@@ -142,16 +161,18 @@ class AgentExecutor:
         raise AssertionError("an agent has a model")
 
     async def _with_retries(
-        self, provider: Provider, request: ModelRequest, deadline: float
-    ) -> tuple[Delta | TurnFinished, Answer]:
+        self,
+        provider: Provider,
+        request: ModelRequest,
+        deadline: float,
+        trace: RunTrace,
+    ) -> tuple[Delta | TurnFinished, Answer, CallTrace]:
         """Return the provider's answer once it begins; repeat the call until then."""
         attempt = 0
         while True:
             try:
-                deltas = provider.stream(request)
-                async for first in deltas:
-                    return first, deltas
-                raise ProviderStreamError("the provider ended without an answer")
+                with _Faults(self._metrics, provider.name):
+                    return await _begun(provider, request, trace)
             except ProviderError as error:
                 delay_s = _delay(error, attempt, provider.retry_seconds)
                 if attempt >= provider.retries or delay_s is None:
@@ -160,6 +181,7 @@ class AgentExecutor:
                     raise
                 _log.info("%s: %s; again in %.1f s", provider.name, error.code, delay_s)
             attempt += 1
+            self._metrics.provider_retries.add(provider.name)
             await asyncio.sleep(delay_s)
 
     def _provider(self, model: str) -> tuple[Provider, str]:
@@ -168,6 +190,43 @@ class AgentExecutor:
             return self._providers[name], rest
         except KeyError:
             raise InternalError(f"no provider is called {name!r}") from None
+
+
+class _Faults:
+    """Counts the errors of one provider that are raised while it is open."""
+
+    def __init__(self, metrics: Metrics, provider: str) -> None:
+        self._errors = metrics.provider_errors
+        self._provider = provider
+
+    def __enter__(self) -> None:
+        """Wait for them."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, ProviderError):
+            self._errors.add(self._provider, error.code or "other")
+
+
+async def _begun(
+    provider: Provider, request: ModelRequest, trace: RunTrace
+) -> tuple[Delta | TurnFinished, Answer, CallTrace]:
+    """Return the answer to one call of *provider*, once it begins."""
+    call = trace.call(provider.name, request.model)
+    if call.headers:
+        request = replace(request, trace=call.headers)
+    try:
+        deltas = provider.stream(request)
+        async for first in deltas:
+            return first, deltas, call
+        raise ProviderStreamError("the provider ended without an answer")
+    except BaseException as error:
+        call.end(error)
+        raise
 
 
 def _delay(error: ProviderError, attempt: int, first_s: float) -> float | None:

@@ -36,9 +36,9 @@ class RunHandler(ApiHandler):
 
     async def whole(self, run: Run, *, model: str) -> None:
         """Answer with one body, when the run has come to its end."""
-        self.set_run_headers(run)
         with self._answering(run) as reader:
             end = await reader.result()
+            self.set_run_headers(run)
             body = orjson.dumps(
                 openai.completion(
                     end, run_id=run.id, created=int(run.created_at), model=model

@@ -34,7 +34,7 @@ class ApiHandler(GuardedHandler):
 
     """
 
-    public: ClassVar[bool] = False
+    public: bool = False
     action: ClassVar[str | None] = None
     schema: ClassVar[str | None] = None
     endpoint: ClassVar[str | None] = None

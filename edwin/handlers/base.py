@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 from tornado.iostream import StreamClosedError
@@ -29,6 +29,9 @@ from edwin.types import Principal
 if TYPE_CHECKING:
     from edwin.gateway import Gateway
 
+# What the metrics call the status of a request whose client did not wait for one.
+CLIENT_LEFT = 499
+
 _access = logging.getLogger("edwin.access")
 _log = logging.getLogger("edwin")
 
@@ -40,6 +43,7 @@ class BaseHandler(RequestHandler):
         principal: Who sent the request, or None before authentication.
         run: The run the request made, or None.
         code: Code of the error that was answered, or None.
+        route: The route as the metrics name it; ``other``: none of Edwin's.
         address: Where the request comes from, past the trusted proxies.
 
     """
@@ -49,6 +53,8 @@ class BaseHandler(RequestHandler):
     principal: Principal | None = None
     run: Run | None = None
     code: str | None = None
+    route: ClassVar[str] = "other"
+    _counted = False
 
     def initialize(self, gateway: Gateway) -> None:
         """Take the gateway and today's configuration; called by Tornado."""
@@ -75,6 +81,8 @@ class BaseHandler(RequestHandler):
         self.set_header("x-edwin-run-id", run.id)
         self.set_header("x-edwin-agent-id", run.request.agent.id)
         self.set_header("x-edwin-session-key", run.request.session.key)
+        if self.config.gateway.http.server_timing and (times := _timing(run)):
+            self.set_header("Server-Timing", times)
 
     def send_json(self, value: Any) -> None:
         """Make *value* the body."""
@@ -177,8 +185,24 @@ class BaseHandler(RequestHandler):
         else:
             stream.close()
 
+    def on_connection_close(self) -> None:
+        """Count the request that its client gave up; called by Tornado."""
+        super().on_connection_close()
+        self._count(self.get_status() if self._headers_written else CLIENT_LEFT)
+
+    def _count(self, status: int) -> None:
+        if not self._counted:
+            self._counted = True
+            method = self.request.method
+            self.gateway.metrics.requests.add(
+                self.route,
+                method if method in self.SUPPORTED_METHODS else "other",
+                status,
+            )
+
     def on_finish(self) -> None:
         """Write the line of a request that made no run; called by Tornado."""
+        self._count(self.get_status())
         if self.run is None:
             fields = {
                 **self.log_fields(),
@@ -197,6 +221,16 @@ class BaseHandler(RequestHandler):
             "remote": self.address,
             "principal": self.principal.id if self.principal else None,
         }
+
+
+def _timing(run: Run) -> str:
+    """Return where the time of *run* went as far as it has come, in milliseconds."""
+    times = {"queue": None, "first": run.first_delta_ms, "total": None}
+    if run.started_at is not None:
+        times["queue"] = milliseconds(run.created_at, run.started_at)
+    if run.finished_at is not None:
+        times["total"] = milliseconds(run.created_at, run.finished_at)
+    return ", ".join(f"{k};dur={ms}" for k, ms in times.items() if ms is not None)
 
 
 def _own_error(error: HTTPError) -> EdwinError:

@@ -8,12 +8,14 @@ from edwin import dispatch
 from edwin.handlers.answer import RunHandler
 from edwin.routing import HEADER as AGENT_HEADER
 from edwin.sessions.keys import HEADER as KEY_HEADER
+from edwin.tracing import incoming
 from edwin.wire.openai import parse_chat
 
 
 class ChatCompletionsHandler(RunHandler):
     """Answer ``POST /v1/chat/completions``."""
 
+    route = "/v1/chat/completions"
     schema = "openai/chat_completion_request"
     action = "runs:create"
     endpoint = "chat_completions"
@@ -45,6 +47,7 @@ class ChatCompletionsHandler(RunHandler):
             else 0,
             "request_id": self.request_id,
             "log_fields": self.log_fields(),
+            "trace": incoming(self.request.headers),
         }
 
     def _session_key(self) -> tuple[str, str | None]:

@@ -8,6 +8,7 @@ from edwin.handlers.api import ApiHandler
 class HealthHandler(ApiHandler):
     """Answer ``GET /healthz``: the process serves."""
 
+    route = "/healthz"
     public = True
 
     def get(self) -> None:
@@ -20,6 +21,7 @@ class HealthHandler(ApiHandler):
 class ReadyHandler(ApiHandler):
     """Answer ``GET /readyz``: the gateway takes runs."""
 
+    route = "/readyz"
     public = True
 
     def get(self) -> None:

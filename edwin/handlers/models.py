@@ -10,6 +10,7 @@ from edwin.wire.openai import model_list, model_object
 class ModelsHandler(ApiHandler):
     """Answer ``GET /v1/models``: every name a request may call a model by."""
 
+    route = "/v1/models"
     action = "models:read"
     endpoint = "chat_completions"
 
@@ -24,6 +25,7 @@ class ModelsHandler(ApiHandler):
 class ModelHandler(ApiHandler):
     """Answer ``GET /v1/models/{id}``."""
 
+    route = "/v1/models/{id}"
     action = "models:read"
     endpoint = "chat_completions"
 

@@ -44,6 +44,8 @@ _log = logging.getLogger("edwin.socket")
 class SocketHandler(GuardedHandler, WebSocketHandler):
     """One client's connection."""
 
+    route = "/ws"
+
     def initialize(self, gateway: Gateway) -> None:
         """Take the gateway and today's configuration; called by Tornado."""
         super().initialize(gateway)

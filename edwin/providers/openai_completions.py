@@ -153,6 +153,7 @@ class OpenAICompletions:
                     response = await session.post(
                         self._url,
                         data=self._payload(request),
+                        headers=request.trace,
                         allow_redirects=False,
                         proxy=self._config.options.get("proxy"),
                     )

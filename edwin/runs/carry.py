@@ -23,10 +23,12 @@ from edwin.errors import (
 )
 from edwin.executor import AgentExecutor
 from edwin.log import milliseconds
+from edwin.metrics import Metrics
 from edwin.runs.run import Run
 from edwin.sessions import SessionRegistry, reconcile, window
 from edwin.store import Store
 from edwin.tokens import text_tokens, total_tokens
+from edwin.tracing import RunTrace, Tracing
 from edwin.types import (
     Message,
     RunFailed,
@@ -43,7 +45,8 @@ _log = logging.getLogger("edwin.runs")
 class Answer:
     """What a run has produced so far, and the task that keeps its messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace: RunTrace) -> None:
+        self.trace = trace
         self.messages: list[Message] = []
         self.turn: TurnFinished | None = None
         self.parts: list[str] = []
@@ -83,15 +86,24 @@ class Carrier:
         registry: Where transcripts come from and go to.
         store: Where the ledger lines of stateless runs go.
         executor: Talks to the model.
+        tracing: Makes the runs' spans.
+        metrics: Counts the runs.
 
     """
 
     def __init__(
-        self, registry: SessionRegistry, store: Store, executor: AgentExecutor
+        self,
+        registry: SessionRegistry,
+        store: Store,
+        executor: AgentExecutor,
+        tracing: Tracing,
+        metrics: Metrics | None = None,
     ) -> None:
         self._registry = registry
         self._store = store
         self._executor = executor
+        self._tracing = tracing
+        self._metrics = metrics or Metrics()
 
     async def accept(self, run: Run) -> None:
         """Make the messages of *run* durable, wherever it is; see :meth:`Run.accepted`.
@@ -126,7 +138,7 @@ class Carrier:
         run.state = "running"
         run.started_at = time.time()
         run.emit(RunStarted())
-        answer = Answer()
+        answer = Answer(self._tracing.run(run.request, created_at=run.created_at))
         error: EdwinError | None = None
         try:
             if run.request.stateful:
@@ -149,7 +161,9 @@ class Carrier:
         except Exception:
             error = self._defect(run)
             self._close(run, error)
+        answer.trace.end(error, run.usage, run.finished_at)
         run.emit(RunFailed(error) if error else _finished(run, answer))
+        self._count(run)
         self._write_line(run)
 
     async def settle(self, run: Run) -> None:
@@ -174,7 +188,10 @@ class Carrier:
         self._close(run, error)
         if not run.pended:
             self._store.note(run.record())
+        trace = self._tracing.run(run.request, created_at=run.created_at)
+        trace.end(error, run.usage, run.finished_at)
         run.emit(RunFailed(error))
+        self._count(run)
         self._write_line(run)
 
     async def _in_session(self, run: Run, answer: Answer) -> None:
@@ -222,15 +239,18 @@ class Carrier:
             window.sendable(context),
             request.params,
             deadline=run.deadline,
+            trace=answer.trace,
         )
         try:
             async with aclosing(events):
                 async for event in events:
-                    if isinstance(event, TextDelta):
-                        answer.parts.append(event.text)
-                    elif isinstance(event, TurnFinished):
+                    if isinstance(event, TurnFinished):
                         answer.finished_turn(event)
                         run.usage += event.usage or Usage()
+                    else:
+                        self._metrics.deltas += 1
+                        if isinstance(event, TextDelta):
+                            answer.parts.append(event.text)
                     if run.first_delta_ms is None:
                         run.first_delta_ms = milliseconds(run.created_at)
                     run.emit(event)
@@ -285,12 +305,24 @@ class Carrier:
             "principal": request.principal.id,
         }
 
+    def _count(self, run: Run) -> None:
+        assert run.finished_at is not None
+        first_ms = run.first_delta_ms
+        self._metrics.run_ended(
+            run.request.agent.id,
+            run.state,
+            waited_s=(run.started_at or run.finished_at) - run.created_at,
+            first_delta_s=None if first_ms is None else first_ms / 1000,
+            total_s=run.finished_at - run.created_at,
+            prompt_tokens=run.usage.prompt_tokens,
+            completion_tokens=run.usage.completion_tokens,
+        )
+
     def _write_line(self, run: Run) -> None:
-        record = run.record()
         fields = self._ids(run) | {
             "state": run.state,
             "status": run.error.status if run.error else 200,
-            "code": record.error_code,
+            "code": run.error.code if run.error else None,
             "session": run.request.stateful,
             "queued_ms": milliseconds(run.created_at, run.started_at),
             "first_delta_ms": run.first_delta_ms,

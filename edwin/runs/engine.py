@@ -11,6 +11,14 @@ from edwin.types import RunRequest
 class RunEngine(Protocol):
     """Where runs are queued, ordered and carried out."""
 
+    @property
+    def running(self) -> int:
+        """How many runs are under way."""
+
+    @property
+    def waiting(self) -> int:
+        """How many runs wait, for their session or for a place."""
+
     async def start(self) -> None:
         """Begin to take runs."""
 

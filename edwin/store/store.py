@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from edwin.errors import StateError, StorageUnavailable
+from edwin.metrics import Metrics
 from edwin.store import changes, dialect, queries, recovery, upgrade
 from edwin.store.writer import Writer
 from edwin.types import Entry, Message, RunRecord, SessionId, Transcript
@@ -35,11 +36,13 @@ class Store:
     Args:
         url: ``sqlite:////absolute/path/edwin.db``, or another SQLAlchemy URL.
             SQLite waits 5 s for another process's lock, or ``?timeout=`` seconds.
+        metrics: Counts the transactions.
 
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, metrics: Metrics | None = None) -> None:
         self._url = make_url(url)
+        self._metrics = metrics or Metrics()
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._reader_engine: Engine | None = None
@@ -75,7 +78,7 @@ class Store:
             undo.pop_all()
         self._readers = readers
         self._reader_engine = dialect.reader_engine(self._url, READERS)
-        self._writer = Writer(engine)
+        self._writer = Writer(engine, committed=self._metrics.store_commit.observe)
 
     async def stop(self) -> None:
         """Write what waits, then close the database.  Idempotent."""

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import NamedTuple, TypeAlias
 
@@ -56,6 +57,10 @@ class Writer:
 
     To be made on the running loop, and used and stopped on it.
 
+    Args:
+        engine: Connects to the database.
+        committed: Called by the thread with the seconds that each transaction took.
+
     Attributes:
         writable: False from a write that failed for reasons of the disk or a lock
             until one that succeeds; a probe is written every second meanwhile.
@@ -63,10 +68,13 @@ class Writer:
 
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, *, committed: Callable[[float], object] = bool
+    ) -> None:
         self.writable = True
         self.undelivered: set[str] = set()
         self._engine = engine
+        self._committed = committed
         self._sql = changes.statements(engine.dialect)
         self._connection: Connection | None = None
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -232,6 +240,7 @@ class Writer:
     def _commit(self, group: Sequence[Change], *, apart: bool) -> _Outcomes:
         """Write *group* in one transaction; *apart*: each in a savepoint."""
         outcomes: list[Exception | None] = []
+        begun_s = time.perf_counter()
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
@@ -248,6 +257,7 @@ class Writer:
                 self.writable = False
             return [error] * len(group)
         self.writable = True
+        self._committed(time.perf_counter() - begun_s)
         return outcomes or [None] * len(group)
 
     def _try(self, connection: Connection, change: Change) -> Exception | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from edwin.gateway import Gateway
 from edwin.testing.upstream import ScriptedUpstream
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 TOKEN = "a-token-for-tests-only"
 
@@ -22,6 +25,7 @@ class LocalGateway:
         state_dir: An empty folder.
         config: What else the configuration is to say, in the shape of its file.
         upstream: The provider; one of its own when None.
+        tracer_provider: As for :class:`~edwin.gateway.Gateway`.
 
     Attributes:
         url: Such as ``http://127.0.0.1:51234``, once started.
@@ -36,12 +40,14 @@ class LocalGateway:
         config: Mapping[str, Any] | None = None,
         *,
         upstream: ScriptedUpstream | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         self.url = ""
         self.upstream = upstream or ScriptedUpstream()
         self._owns_upstream = upstream is None
         self._state_dir = state_dir
         self._config = config or {}
+        self._tracer_provider = tracer_provider
         self.gateway: Gateway
 
     async def start(self) -> None:
@@ -49,7 +55,10 @@ class LocalGateway:
         if self._owns_upstream:
             await self.upstream.start()
         try:
-            self.gateway = Gateway(merged(self._base(), self._config))
+            self.gateway = Gateway(
+                merged(self._base(), self._config),
+                tracer_provider=self._tracer_provider,
+            )
             await self.gateway.start()
         except BaseException:
             await self._stop_upstream()

@@ -60,6 +60,7 @@ def test_config_defaults_are_the_documented_ones(tmp_path):
     assert gateway.http.head_delay_ms == 2000
     assert gateway.http.keep_alive_seconds == 15
     assert dataclasses.astuple(gateway.runs) == (256, 1024, 64, 570)
+    assert (gateway.metrics.public, gateway.monitor.blocked_ms) == (False, 50)
     assert config.source is None
     assert config.agents == {
         "main": Agent("main", "local/smollm2-135m-instruct",

@@ -1,0 +1,266 @@
+"""What the instruments cost, each timed alone: ``python -m tools.bench.parts``.
+
+Microseconds of CPU, the median of many rounds and the lowest and highest of the middle
+half.  The log's lines are made and written, to nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+from edwin.executor import AgentExecutor
+from edwin.gateway import Gateway
+from edwin.log import JsonFormatter
+from edwin.metrics import Metrics
+from edwin.monitor import BEAT_S, LoopMonitor
+from edwin.runs.carry import Carrier
+from edwin.runs.run import Run
+from edwin.types import (
+    OWNER,
+    Agent,
+    Delta,
+    Event,
+    ModelRequest,
+    RunRequest,
+    SessionId,
+    TextDelta,
+    TurnFinished,
+    Usage,
+)
+
+ROUNDS = 200
+TIMES = 200
+AGENT = Agent("main", "instant/x")
+LOG_FIELDS = {
+    "request_id": "req_0123456789abcdef0123456789abcdef",
+    "method": "POST",
+    "path": "/v1/chat/completions",
+    "remote": "127.0.0.1",
+    "principal": "owner",
+}
+
+
+class Instant:
+    """A provider that answers at once."""
+
+    name = "instant"
+    context_tokens = 100_000
+    context_is_known = False
+    retries = 0
+    retry_seconds = 0.0
+
+    async def stream(
+        self, request: ModelRequest
+    ) -> AsyncGenerator[Delta | TurnFinished, None]:
+        """Yield a piece and the end."""
+        yield TextDelta("hello")
+        yield TurnFinished("stop", Usage(10, 1))
+
+
+def request(number: int = 0) -> RunRequest:
+    """Return the request of a stateless run."""
+    return RunRequest(
+        run_id=f"run_{number:032x}",
+        agent=AGENT,
+        principal=OWNER,
+        session=SessionId("owner", "main", f"agent:main:openai:{number}"),
+        stateful=False,
+        messages=[{"role": "user", "content": "hello"}],
+        params={},
+        request_id=LOG_FIELDS["request_id"],
+        log_fields=LOG_FIELDS,
+    )
+
+
+def timed(work: Callable[[], Any], times: int = TIMES) -> list[float]:
+    """Return what one call of *work* took in each round, in microseconds of CPU."""
+    figures = []
+    for _ in range(ROUNDS):
+        begun = time.thread_time_ns()
+        for _ in range(times):
+            work()
+        figures.append((time.thread_time_ns() - begun) / times / 1000)
+    return figures
+
+
+def line(name: str, figure: float) -> None:
+    """Print one line that comes of others."""
+    print(f"{name:<44} {figure:8.2f} µs", flush=True)
+
+
+def show(name: str, figures: list[float]) -> float:
+    """Print one line; return the median."""
+    low, median, high = statistics.quantiles(figures, n=4)
+    print(f"{name:<44} {median:8.2f} µs  [{low:.2f} … {high:.2f}]", flush=True)
+    return median
+
+
+class Parts:
+    """The parts of a gateway that are timed, and one run that they are timed on.
+
+    Args:
+        gateway: A gateway, started.
+
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.metrics = Metrics()
+        self.executor = AgentExecutor({"instant": Instant()}, self.metrics)  # type: ignore[dict-item]
+        gateway.engine._carrier._executor = self.executor  # type: ignore[attr-defined]
+        self.gateway = gateway
+        self.carrier: Carrier = gateway.engine._carrier  # type: ignore[attr-defined]
+
+    async def run(self) -> Run:
+        """Return a run that came to its end, read by one reader."""
+        run = await self.gateway.engine.submit(request())
+        with run.events() as reader:
+            await reader.result()
+        return run
+
+    def note(self, run: Run) -> None:
+        """Hand the ledger's line of *run* to the store."""
+        self.gateway.store.note(run.record())
+
+    async def talk(self) -> list[Event]:
+        """Return what the executor alone makes of the same request."""
+        events = self.executor.run(AGENT, request().messages, {})
+        return [event async for event in events]
+
+    async def rounds(self, work: Callable[[], Any]) -> list[float]:
+        """Return what one ``await work()`` took in each round, likewise."""
+        figures = []
+        for _ in range(ROUNDS):
+            begun = time.thread_time_ns()
+            for _ in range(TIMES // 10):
+                await work()
+            figures.append((time.thread_time_ns() - begun) / (TIMES // 10) / 1000)
+            # The ledger's lines are written meanwhile, by a thread of their own.
+            await asyncio.sleep(0)
+        return figures
+
+
+async def task() -> None:
+    """Wait for a task by a future, as a run's reader does."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    async def work() -> None:
+        future.set_result(None)
+
+    made = loop.create_task(work())
+    await future
+    del made
+
+
+def count_request(metrics: Metrics) -> None:
+    """Count as a handler does."""
+    metrics.requests.add("/v1/chat/completions", "POST", 200)
+
+
+def count_delta(metrics: Metrics) -> None:
+    """Count as the carrier does."""
+    metrics.deltas += 1
+
+
+async def measure(folder: Path) -> None:
+    """Time every part and print what it took."""
+    gateway = Gateway(
+        {
+            "gateway": {
+                "stateDir": str(folder),
+                "auth": {"token": "a-token-for-tests-only"},
+                "monitor": {"blockedMs": 0},
+            }
+        }
+    )
+    await gateway.start()
+    try:
+        parts = Parts(gateway)
+        run = await parts.run()
+        metrics = parts.metrics
+        total = show("metrics: a run", timed(lambda: parts.carrier._count(run)))
+        total += show("metrics: a request", timed(lambda: count_request(metrics)))
+        show("metrics: a delta", timed(lambda: count_delta(metrics)))
+        # As edwin.log.setup() does, into memory that is thrown away.
+        total += show("log line of a run", with_log(parts.carrier, run))
+        logger = logging.getLogger("edwin.runs")
+        logger.disabled = True
+        whole = statistics.median(await parts.rounds(parts.run))
+        alone = await parts.rounds(parts.talk)
+        counted = statistics.median(timed(lambda: parts.carrier._count(run)))
+        kept = whole - statistics.median(alone) - counted
+        bare = statistics.median(await parts.rounds(task))
+        line("a run, less executor and metrics", kept)
+        line("a task and who waits for it, asyncio's part", bare)
+        line("bookkeeping of a run: the difference", kept - bare)
+        show("  of it: a Run and its record", timed(lambda: record(run)))
+        show("  of it: the ledger's line", timed(lambda: parts.note(run), times=20))
+        line("metrics, log line and bookkeeping together", total + kept - bare)
+        show("scrape", timed(gateway.metrics.scrape, times=5))
+        logger.disabled = False
+        await beat()
+    finally:
+        await gateway.stop()
+
+
+def with_log(carrier: Carrier, run: Run) -> list[float]:
+    """Return what making and writing the line of *run* takes."""
+    logger = logging.getLogger("edwin.runs")
+    with open("/dev/null", "w") as nowhere:
+        handler = logging.StreamHandler(nowhere)
+        handler.setFormatter(JsonFormatter())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            return timed(lambda: carrier._write_line(run))
+        finally:
+            logger.removeHandler(handler)
+
+
+def record(run: Run) -> None:
+    """Make what the engine makes for each run."""
+    made = Run(
+        run.request,
+        deadline=0,
+        accept=run._accept,
+        deliver=run._deliver,
+        stop=run._stop,
+    )
+    made.record()
+
+
+async def beat() -> None:
+    """Print what watching an idle loop takes, loop and thread together."""
+    for name, on in (("idle process, a second", False), ("the same, watched", True)):
+        monitor = LoopMonitor(0.05, lag=Metrics().loop_lag.observe, blocked=bool)
+        if on:
+            monitor.start()
+        figures = []
+        for _ in range(5):
+            begun = time.process_time_ns()
+            await asyncio.sleep(1)
+            figures.append((time.process_time_ns() - begun) / 1000)
+        show(name, figures)
+        if on:
+            monitor.stop()
+    print(f"  ({1 / BEAT_S:.0f} beats a second)")
+
+
+def main() -> None:
+    """Run the command."""
+    gc.freeze()
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(measure(Path(folder)))
+
+
+if __name__ == "__main__":
+    main()
