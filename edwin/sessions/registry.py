@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from edwin.errors import StorageUnavailable
 from edwin.sessions.canonical import digest
 from edwin.sessions.keys import session_key, stateless_key
 from edwin.sessions.reconcile import Plan
@@ -113,7 +114,17 @@ class SessionRegistry:
         entries = _entries(
             record.run_id, answer, [digest(m) for m in answer], since.last_seq, own=True
         )
-        await self._store.finish(record, entries)
+        try:
+            await self._store.finish(record, entries)
+        except StorageUnavailable:
+            # It has failed, and its question is no part of the conversation, though
+            # the store will say so only when it can be written again.
+            kept = tuple(e for e in since.entries if e.run_id != record.run_id)
+            without = replace(
+                since, entries=kept, last_state="finished", last_delivered=True
+            )
+            self._keep(record.session, without)
+            raise
         if record.state == "failed":
             return
         mine = (*since.entries, *entries)[-1:]

@@ -95,6 +95,31 @@ async def test_carry_client_leaves_while_the_store_is_busy(client, connect):
 
 
 @pytest.mark.gen_test
+async def test_carry_end_that_cannot_be_stored(client):
+    """An answer that cannot be kept is an error, and no part of the conversation."""
+    served = client.served
+    served.upstream.reply("ok")
+    await client.chat("one", user="ann")
+    served.upstream.hang(after=["lost"])
+    call = asyncio.ensure_future(client.chat("two", user="ann"))
+    await served.upstream.arrival(2)
+    # What was asked is durable; what is answered will not be.
+    while served.gateway.engine.running:
+        runs = await served.gateway.store.runs()
+        if any(run.state == "running" for run in runs):
+            break
+    with locked(served):
+        served.upstream.release()
+        answer = await call
+    assert (answer.status, answer.error["code"]) == (503, "storage_unavailable")
+    await client.chat("three", user="ann")
+    assert context(served) == ["one", "ok", "three"]
+    served.gateway.registry._live.clear()
+    await client.chat("four", user="ann")
+    assert context(served) == ["one", "ok", "three", "three", "four"]
+
+
+@pytest.mark.gen_test
 async def test_carry_queue_timeout_leaves_no_message(make_gateway, connect):
     """What waited in vain is kept, but is not part of the conversation."""
     served = await make_gateway({"gateway": {"http": {"headDelayMs": 20}}})
