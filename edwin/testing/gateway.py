@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -48,36 +49,29 @@ class LocalGateway:
         self._state_dir = state_dir
         self._config = config or {}
         self._tracer_provider = tracer_provider
+        self._house = AsyncExitStack()
         self.gateway: Gateway
 
     async def start(self) -> None:
         """Start the provider, then the gateway."""
-        if self._owns_upstream:
-            await self.upstream.start()
-        try:
+        async with AsyncExitStack() as house:
+            if self._owns_upstream:
+                await self.upstream.start()
+                house.push_async_callback(self.upstream.stop)
             self.gateway = Gateway(
                 merged(self._base(), self._config),
                 tracer_provider=self._tracer_provider,
             )
             await self.gateway.start()
-        except BaseException:
-            await self._stop_upstream()
-            raise
-        try:
+            house.push_async_callback(self.gateway.stop)
             address, port = await self.gateway.listen()
-        except BaseException:
-            await self.stop()
-            raise
+            # From here on it is stop() that takes it down.
+            self._house = house.pop_all()
         self.url = f"http://{address}:{port}"
 
     async def stop(self) -> None:
-        """Stop the gateway, then the provider."""
-        await self.gateway.stop()
-        await self._stop_upstream()
-
-    async def _stop_upstream(self) -> None:
-        if self._owns_upstream:
-            await self.upstream.stop()
+        """Stop the gateway, then the provider.  Idempotent."""
+        await self._house.aclose()
 
     def _base(self) -> dict[str, Any]:
         return {

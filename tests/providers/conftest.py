@@ -1,4 +1,4 @@
-"""A scripted upstream, and providers that call it over real HTTP."""
+"""Providers that call a scripted upstream over real HTTP."""
 
 from __future__ import annotations
 
@@ -10,15 +10,6 @@ from tornado.ioloop import IOLoop
 from edwin.config import from_document
 from edwin.providers.openai_completions import OpenAICompletions
 from edwin.testing import ScriptedUpstream
-
-
-@pytest.fixture
-def upstream(io_loop: IOLoop) -> Iterator[ScriptedUpstream]:
-    """Return a started upstream."""
-    upstream = ScriptedUpstream()
-    io_loop.run_sync(upstream.start)
-    yield upstream
-    io_loop.run_sync(upstream.stop)
 
 
 @pytest.fixture
