@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import sys
-import uuid
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,6 +118,7 @@ def agent(
 ) -> None:
     """Say something to an agent and print its answer as it comes."""
     from edwin import config as configuration
+    from edwin.ids import new_id
     from edwin.types import ChatRequest
 
     if user is not None and session is not None:
@@ -134,7 +134,7 @@ def agent(
         agent=agent,
         user=user,
         session_key=session,
-        request_id=f"req_{uuid.uuid4().hex}",
+        request_id=new_id("req"),
         log_fields={"surface": "cli"},
     )
     with _plain_errors():

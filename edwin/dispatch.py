@@ -6,13 +6,13 @@ routing, sessions and limits are the same for all of them.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edwin.auth import allow
 from edwin.config import Config
 from edwin.errors import InvalidRequest
+from edwin.ids import new_id
 from edwin.routing import resolve
 from edwin.runs.run import Run
 from edwin.sessions.keys import agent_of_key, checked_key
@@ -54,7 +54,7 @@ async def submit(gateway: Gateway, request: ChatRequest, principal: Principal) -
     key = _session_key(gateway, request, agent, principal, from_user=from_user)
     return await gateway.engine.submit(
         RunRequest(
-            run_id=f"run_{uuid.uuid4().hex}",
+            run_id=new_id("run"),
             agent=agent,
             principal=principal,
             session=SessionId(

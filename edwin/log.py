@@ -25,19 +25,27 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line.update(getattr(record, "fields", {}))
+        line |= record.__dict__.get("fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
 
 
 def setup(level: int = logging.INFO) -> None:
-    """Send every record of *level* and above to standard error, as JSON."""
+    """Send every record of *level* and above to standard error, as JSON.
+
+    For a process of Edwin's own: who calls the logger, and in which thread, is no
+    longer looked up for any record.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # What no line of ours shows is half of what a line costs; the switches are those
+    # of "Optimization" in the documentation of logging.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     # Tornado writes one line per request here; Edwin's own lines say more.
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
 

@@ -220,8 +220,7 @@ class Entry:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """A run's line in the ledger: who, what became of it, what it cost; no content.
 
     Attributes:

@@ -27,7 +27,7 @@ ROWS = [
     "validate wire",
     "violations tokens limiter tracing",
     "types addresses",
-    "errors resources log presence metrics monitor",
+    "errors resources log presence metrics monitor ids",
 ]
 LEVEL = {room: row for row, rooms in enumerate(ROWS) for room in rooms.split()}
 TORNADO = {"gateway", "app", "handlers", "testing"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +21,7 @@ from edwin.errors import (
     envelope,
 )
 from edwin.handlers.reset import reset
+from edwin.ids import new_id
 from edwin.log import milliseconds
 from edwin.runs.run import Run
 from edwin.types import Principal
@@ -69,7 +69,7 @@ class BaseHandler(RequestHandler):
 
     def set_default_headers(self) -> None:
         """Set what every answer has, errors included; called by Tornado."""
-        self.request_id = self.request_id or f"req_{uuid.uuid4().hex}"
+        self.request_id = self.request_id or new_id("req")
         self.clear_header("Server")
         self.set_header("Content-Type", "application/json")
         self.set_header("x-request-id", self.request_id)

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from edwin.errors import (
@@ -117,7 +116,7 @@ class Carrier:
         if run.state == "queued":
             run.pended = True
             await self._store.pend(run.record(), run.request.messages)
-        else:
+        elif run.begun is not None:
             await asyncio.shield(run.begun)
 
     def deliver(self, run: Run) -> None:
@@ -177,7 +176,7 @@ class Carrier:
             except InvalidRequest:
                 # Kept, but of a failed run: no part of the conversation.
                 plan = reconcile.verbatim(messages)
-                record = replace(record, state="failed")
+                record = record._replace(state="failed")
             await self._registry.begin(record, plan, since=transcript)
         except EdwinError as error:
             _log.warning("%s", error.message, extra={"fields": self._ids(run)})
@@ -224,8 +223,7 @@ class Carrier:
     def _began(self, run: Run, task: asyncio.Task[None]) -> None:
         error = task.exception()
         if error is None:
-            if not run.begun.done():
-                run.begun.set_result(None)
+            run.has_begun()
         elif isinstance(error, EdwinError):
             # Nothing may go out that is not kept: no reason to generate more of it.
             run.cancel(error)
@@ -319,18 +317,24 @@ class Carrier:
         )
 
     def _write_line(self, run: Run) -> None:
-        fields = self._ids(run) | {
+        request, error, usage = run.request, run.error, run.usage
+        fields = {
+            **request.log_fields,
+            "request_id": request.request_id,
+            "run_id": run.id,
+            "agent": request.agent.id,
+            "principal": request.principal.id,
             "state": run.state,
-            "status": run.error.status if run.error else 200,
-            "code": run.error.code if run.error else None,
-            "session": run.request.stateful,
+            "status": error.status if error else 200,
+            "code": error.code if error else None,
+            "session": request.stateful,
             "queued_ms": milliseconds(run.created_at, run.started_at),
             "first_delta_ms": run.first_delta_ms,
             "total_ms": milliseconds(run.created_at, run.finished_at),
-            "prompt_tokens": run.usage.prompt_tokens,
-            "completion_tokens": run.usage.completion_tokens,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
         }
-        _log.info("run", extra={"fields": {**run.request.log_fields, **fields}})
+        _log.info("run", extra={"fields": fields})
 
 
 async def _to_its_end(task: asyncio.Task[None]) -> None:

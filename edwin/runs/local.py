@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from functools import partial
 
 from edwin.config import RunsConfig
 from edwin.errors import (
     GatewayStopping,
-    InternalError,
     Overloaded,
     QueueTimeout,
     RunTimeout,
@@ -122,24 +120,23 @@ class LocalEngine:
             self._launch(run)
 
     def _launch(self, run: Run) -> None:
-        # An ended run comes here only to have its accepted messages stored.
-        work = self._carrier.settle if run.ended else self._carrier.carry
-        task = asyncio.get_running_loop().create_task(work(run), name=run.id)
+        task = asyncio.get_running_loop().create_task(self._work(run), name=run.id)
         self._tasks[run] = task
-        task.add_done_callback(partial(self._done, run))
 
-    def _done(self, run: Run, task: asyncio.Task[None]) -> None:
-        del self._tasks[run]
-        if not run.ended:
-            # Cancelled before its first step.
-            self._carrier.drop(run, run.stopped or InternalError("the run was lost"))
-            if run.pended:
-                self._launch(run)
-                return
-        self._leave(run)
-        self._start_ready()
-        if not task.cancelled():
-            task.result()
+    async def _work(self, run: Run) -> None:
+        """Carry *run* out, and let the next one begin."""
+        try:
+            if run.stopped is not None and not run.ended:
+                self._carrier.drop(run, run.stopped)
+            if not run.ended:
+                await self._carrier.carry(run)
+            elif run.pended:
+                # It is here only to have its accepted messages stored.
+                await self._carrier.settle(run)
+        finally:
+            del self._tasks[run]
+            self._leave(run)
+            self._start_ready()
 
     def _leave(self, run: Run) -> None:
         if timer := self._timers.pop(run, None):
@@ -171,7 +168,9 @@ class LocalEngine:
     def _stop(self, run: Run) -> None:
         """Carry out :meth:`Run.cancel`."""
         if task := self._tasks.get(run):
-            task.cancel()
+            # One that has not begun sees it by itself when it does.
+            if run.state == "running":
+                task.cancel()
             return
         assert run.stopped is not None
         self._waiting -= 1

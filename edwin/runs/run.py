@@ -43,7 +43,8 @@ class Run:
         error: What it failed with, or None.
         end: Its last event, or None.
         pended: Whether its messages were made durable while it waited.
-        begun: Done when its messages are durable, or when it ended without.
+        begun: Done when its messages are durable, or when it ended without; None:
+            it keeps none.
         sealed: Whether its end is decided, so that nothing can stop it any more.
         created_at: Unix seconds; *started_at* and *finished_at* likewise, or None.
 
@@ -72,7 +73,9 @@ class Run:
         self.first_delta_ms: int | None = None
         self.pended = False
         self.sealed = False
-        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.begun: asyncio.Future[None] | None = None
+        if request.stateful:
+            self.begun = asyncio.get_running_loop().create_future()
         self.deadline = deadline
         self._accept = accept
         self._deliver = deliver
@@ -120,16 +123,22 @@ class Run:
     def emit(self, event: Event) -> None:
         """Append *event* and wake the readers; only who carries the run calls this."""
         self._events.append(event)
+        ended = False
         if isinstance(event, _ENDS):
+            ended = True
             self.end = event
-            if not self.begun.done():
-                self.begun.set_result(None)
+            self.has_begun()
         elif len(self._events) > MAX_EVENTS:
             half = MAX_EVENTS // 2
             del self._events[:half]
             self._dropped += half
         for reader in self._readers:
-            reader.notify(ended=self.ended)
+            reader.notify(ended=ended)
+
+    def has_begun(self) -> None:
+        """Note that its messages are durable; only who carries the run calls this."""
+        if self.begun is not None and not self.begun.done():
+            self.begun.set_result(None)
 
     def since(self, number: int) -> list[Event]:
         """Return the events with a number above *number*.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 
@@ -229,7 +228,7 @@ async def test_store_ends_a_run_in_its_own_line(store):
 async def test_store_ends_a_run_that_never_began(store):
     """A run that ended in the queue has a line, and nothing in the transcript."""
     pended = run("a", "cancelled", started_at=None)
-    await store.pend(replace(pended, state="queued"), [{"role": "user", "content": ""}])
+    await store.pend(pended._replace(state="queued"), [{"role": "user", "content": ""}])
     await store.finish(pended)
     refused = run("b", "failed", started_at=None, error_code="queue_timeout")
     await store.finish(refused)
