@@ -13,7 +13,10 @@ and SSE and by ``handlers.socket`` for WebSocket.  The tree::
     │   ├── UnknownUrl          404     no such path
     │   ├── AgentNotFound       404     the header names an agent nobody has
     │   ├── ModelNotFound       404     no agent answers to the model
+    │   ├── RunNotFound         404     no such run, or another's
+    │   ├── SessionNotFound     404     no such session, or another's
     │   ├── MethodNotAllowed    405     the path has no such method
+    │   ├── IdempotencyKeyReused 422    the key belongs to another request
     │   ├── BodyTooLarge        413     more bytes than gateway.http.maxBodyBytes
     │   ├── UpgradeRequired     426     the path is a WebSocket's
     │   ├── SessionAgentMismatch 400    the session key belongs to another agent
@@ -22,6 +25,7 @@ and SSE and by ``handlers.socket`` for WebSocket.  The tree::
     ├── SessionQueueFull        429     too many runs wait in this session
     ├── RunCancelled            499     somebody stopped the run
     ├── InternalError           500     a defect in Edwin
+    ├── RunInterrupted          500     the run was lost with the gateway
     ├── Overloaded              503     too many runs wait in this gateway
     ├── QueueTimeout            503     the deadline passed before the run began
     ├── GatewayStopping         503     the gateway is shutting down
@@ -143,6 +147,27 @@ class ModelNotFound(InvalidRequest):
     status, code = 404, "model_not_found"
 
 
+class RunNotFound(InvalidRequest):
+    """There is no such run, or it is not the principal's."""
+
+    status, code = 404, "run_not_found"
+
+
+class SessionNotFound(InvalidRequest):
+    """There is no such session, or it is not the principal's."""
+
+    status, code = 404, "session_not_found"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """The idempotency key was used with another request.
+
+    Not 409, which SDKs repeat.
+    """
+
+    status, code = 422, "idempotency_key_reused"
+
+
 class MethodNotAllowed(InvalidRequest):
     """The path exists, but not with this method."""
 
@@ -195,6 +220,15 @@ class InternalError(EdwinError):
     """A defect in Edwin; the log has the details under the request id."""
 
     status, code = 500, "internal_error"
+
+
+class RunInterrupted(EdwinError):
+    """The run was lost with its gateway; it is not carried out again."""
+
+    status, code = 500, "run_interrupted"
+
+    def __init__(self, message: str, **rest: Any) -> None:
+        super().__init__(message, **({"should_retry": False} | rest))
 
 
 class Overloaded(EdwinError):

@@ -106,6 +106,10 @@ class ChatRequest:
         request_id: Id of the request that brought it, for the log.
         log_fields: What the surface adds to the run's log line.
         trace: W3C's trace context that it came with, as headers.
+        idempotency_key: The client's name for this call, or None.
+        fingerprint: Digest of what was asked for; empty without such a key.
+        detached: Whether the run goes on though nobody reads it.
+        timeout_s: Seconds after which the run is ended; None: the gateway's limit.
 
     """
 
@@ -122,6 +126,23 @@ class ChatRequest:
     request_id: str = ""
     log_fields: Mapping[str, Any] = field(default_factory=dict)
     trace: Mapping[str, str] = field(default_factory=dict)
+    idempotency_key: str | None = None
+    fingerprint: bytes = b""
+    detached: bool = False
+    timeout_s: float | None = None
+
+
+class IdempotencyKey(NamedTuple):
+    """A client's name for a call, and the digest of what that call asks for.
+
+    Attributes:
+        key: 1 to 255 visible characters, unique for a principal.
+        fingerprint: Equal for two requests that ask for the same.
+
+    """
+
+    key: str
+    fingerprint: bytes
 
 
 class SessionId(NamedTuple):
@@ -143,6 +164,9 @@ class RunRequest:
         messages: The request's messages as sent.
         params: Fields for the provider: the agent's defaults under the request's.
         retry_count: How often the client's SDK sent this call before.
+        idempotency: The client's name for the call, or None.
+        detached: The run goes on though nobody reads it.
+        timeout_s: Seconds after which it is ended; None: the engine's limit.
 
     """
 
@@ -157,6 +181,14 @@ class RunRequest:
     request_id: str = ""
     log_fields: Mapping[str, Any] = field(default_factory=dict)
     trace: Mapping[str, str] = field(default_factory=dict)
+    idempotency: IdempotencyKey | None = None
+    detached: bool = False
+    timeout_s: float | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the run's outcome is kept for those who ask for it later."""
+        return self.detached or self.idempotency is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +260,7 @@ class RunRecord(NamedTuple):
         error_code: Code of the error that ended it, or None.
         created_at: Unix seconds; *started_at* and *finished_at* likewise, or None.
         first_delta_ms: From creation to the first delta, or None.
+        events: Number of its last event; 0 if it is not known.
 
     """
 
@@ -242,6 +275,58 @@ class RunRecord(NamedTuple):
     finish_reason: str | None = None
     error_code: str | None = None
     usage: Usage = Usage()
+    events: int = 0
+
+
+class KeptRun(NamedTuple):
+    """A run as the store has it.
+
+    Attributes:
+        record: Its line in the ledger.
+        fingerprint: Of the request that made it, under its idempotency key; or empty.
+        outcome: How it ended (``runs.outcome``), where that is kept; else None.
+
+    """
+
+    record: RunRecord
+    fingerprint: bytes = b""
+    outcome: str | None = None
+
+
+class SessionRecord(NamedTuple):
+    """What the store says of a session beside its messages.
+
+    Attributes:
+        session: Whose it is.
+        created_at: Unix seconds; *used_at* likewise: when a run last began or ended.
+        messages: How many its transcript has.
+
+    """
+
+    session: SessionId
+    created_at: float
+    used_at: float
+    messages: int
+
+
+class StoredMessage(NamedTuple):
+    """A message of a session as it is shown.
+
+    Attributes:
+        seq: Its place, from 1.
+        run_id: The run that appended it.
+        message: The message.
+        own: Whether the run made it; else the client sent it.
+        current: Whether it is part of the transcript: neither superseded, nor of a
+            failed run, nor from before a reset.
+
+    """
+
+    seq: int
+    run_id: str
+    message: Message
+    own: bool
+    current: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +340,7 @@ class Transcript:
         last_seq: Highest number ever used in the session, 0 if none.
         last_state: State of the run that appended the last entry, or None.
         last_delivered: Whether that run's answer reached its client.
+        used_at: Unix seconds of the session's last use, 0 if it has none.
 
     """
 
@@ -262,6 +348,7 @@ class Transcript:
     last_seq: int = 0
     last_state: str | None = None
     last_delivered: bool = False
+    used_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from edwin.config.snapshot import (
     HttpConfig,
     ProviderConfig,
     RunsConfig,
+    SessionsConfig,
 )
 from edwin.config.sources import from_document, load
 
@@ -32,6 +33,7 @@ __all__ = [
     "HttpConfig",
     "ProviderConfig",
     "RunsConfig",
+    "SessionsConfig",
     "from_document",
     "load",
 ]

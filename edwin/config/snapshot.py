@@ -79,12 +79,34 @@ class HttpConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunsConfig:
-    """How many runs at once, how many may wait, and for how long."""
+    """How many runs at once, how many may wait, and for how long.
+
+    Attributes:
+        grace_seconds: How long a run with an idempotency key goes on without a reader.
+
+    """
 
     max_concurrent: int
     max_queued: int
     max_queued_per_session: int
     timeout_seconds: float
+    grace_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsConfig:
+    """What becomes of sessions with time; 0: nothing.
+
+    Attributes:
+        max_age_days: Days without use after which a session is deleted.
+        idle_reset_minutes: Minutes without use after which a session begins anew.
+        max_messages: Messages that are kept of a session; the oldest go first.
+
+    """
+
+    max_age_days: float
+    idle_reset_minutes: float
+    max_messages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +146,7 @@ class GatewayConfig:
     auth: AuthConfig
     http: HttpConfig
     runs: RunsConfig
+    sessions: SessionsConfig
     metrics: MetricsConfig
     monitor: MonitorConfig
 

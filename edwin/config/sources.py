@@ -24,6 +24,7 @@ from edwin.config.snapshot import (
     MonitorConfig,
     ProviderConfig,
     RunsConfig,
+    SessionsConfig,
 )
 from edwin.config.tree import Node, find, from_python, merge, plain
 from edwin.errors import ConfigError
@@ -149,6 +150,7 @@ def _config(
             ),
             http=_http(gateway["http"]),
             runs=_runs(gateway["runs"]),
+            sessions=_sessions(gateway["sessions"]),
             metrics=MetricsConfig(public=gateway["metrics"]["public"]),
             monitor=MonitorConfig(blocked_ms=int(gateway["monitor"]["blockedMs"])),
         ),
@@ -188,6 +190,15 @@ def _runs(runs: Mapping[str, Any]) -> RunsConfig:
         max_queued=int(runs["maxQueued"]),
         max_queued_per_session=int(runs["maxQueuedPerSession"]),
         timeout_seconds=float(runs["timeoutSeconds"]),
+        grace_seconds=float(runs["graceSeconds"]),
+    )
+
+
+def _sessions(sessions: Mapping[str, Any]) -> SessionsConfig:
+    return SessionsConfig(
+        max_age_days=float(sessions["maxAgeDays"]),
+        idle_reset_minutes=float(sessions["idleResetMinutes"]),
+        max_messages=int(sessions["maxMessages"]),
     )
 
 

@@ -59,7 +59,8 @@ def test_config_defaults_are_the_documented_ones(tmp_path):
     assert gateway.http.max_body_bytes == 20 * 1024 * 1024
     assert gateway.http.head_delay_ms == 2000
     assert gateway.http.keep_alive_seconds == 15
-    assert dataclasses.astuple(gateway.runs) == (256, 1024, 64, 570)
+    assert dataclasses.astuple(gateway.runs) == (256, 1024, 64, 570, 60)
+    assert dataclasses.astuple(gateway.sessions) == (0, 0, 0)
     assert (gateway.metrics.public, gateway.monitor.blocked_ms) == (False, 50)
     assert config.source is None
     assert config.agents == {
