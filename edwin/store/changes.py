@@ -27,8 +27,18 @@ from sqlalchemy import (
 
 from edwin.store import dialect as dialects
 from edwin.store.bodies import Packed, pack
-from edwin.store.tables import blobs, messages, meta, pending, runs, sessions
-from edwin.types import Entry, Message, RunRecord, SessionId
+from edwin.store.tables import (
+    blob_uses,
+    blobs,
+    keys,
+    messages,
+    meta,
+    outcomes,
+    pending,
+    runs,
+    sessions,
+)
+from edwin.types import Entry, IdempotencyKey, Message, RunRecord, SessionId
 
 
 class Step(IntEnum):
@@ -36,16 +46,21 @@ class Step(IntEnum):
 
     META = 0
     BLOB = 1
-    SESSION = 2
-    RUN = 3
-    PEND = 4
-    MESSAGE = 5
-    SUPERSEDE = 6
-    UNPEND = 7
-    DELIVER = 8
+    USE = 2
+    SESSION = 3
+    RUN = 4
+    KEY = 5
+    PEND = 6
+    MESSAGE = 7
+    SUPERSEDE = 8
+    UNPEND = 9
+    DELIVER = 10
+    OUTCOME = 11
+    RELEASE = 12
 
 
 Row: TypeAlias = tuple[Any, ...]
+Steps: TypeAlias = list[tuple[Step, Row]]
 Change: TypeAlias = Sequence[tuple[Step, Row]]
 
 
@@ -63,15 +78,21 @@ def statements(dialect: Dialect) -> tuple[str, ...]:
         if "last_seq" in values:
             old, last = table.c.last_seq, values["last_seq"]
             values["last_seq"] = case((last > old, last), else_=old)
+        if "message_count" in values:
+            values["message_count"] += table.c.message_count
         return new.on_conflict_do_update(index_elements=[key], set_=values)
+
+    def once(table: Any, *key: str) -> Any:
+        new = dialects.insert(dialect.name, table)
+        return new.on_conflict_do_nothing(index_elements=key)
 
     steps = {
         Step.META: upsert(meta, "key", "value"),
-        Step.BLOB: dialects.insert(dialect.name, blobs).on_conflict_do_nothing(
-            index_elements=["digest"]
-        ),
-        Step.SESSION: upsert(sessions, "id", "used_at", "last_seq"),
+        Step.BLOB: once(blobs, "digest"),
+        Step.USE: once(blob_uses, "session_id", "digest"),
+        Step.SESSION: upsert(sessions, "id", "used_at", "last_seq", "message_count"),
         Step.RUN: upsert(runs, "run_id", *_RUN_CHANGES),
+        Step.KEY: once(keys, "principal", "key"),
         Step.PEND: insert(pending),
         Step.MESSAGE: insert(messages),
         Step.SUPERSEDE: update(messages)
@@ -83,6 +104,8 @@ def statements(dialect: Dialect) -> tuple[str, ...]:
         Step.DELIVER: update(runs)
         .where(runs.c.run_id == bindparam("run"))
         .values(delivered=true()),
+        Step.OUTCOME: upsert(outcomes, "run_id", "body"),
+        Step.RELEASE: delete(keys).where(keys.c.run_id == bindparam("run")),
     }
     return tuple(str(steps[step].compile(dialect=dialect)) for step in Step)
 
@@ -99,6 +122,7 @@ _RUN_CHANGES = (
     "cached_tokens",
     "reasoning_tokens",
     "estimated",
+    "events",
 )
 
 
@@ -114,8 +138,18 @@ def apply(
     """
     batches: list[list[Row]] = [[] for _ in Step]
     for change in changes:
+        if batches[Step.RELEASE] and any(step is Step.KEY for step, _ in change):
+            # It may be the key that was let go.
+            _run_steps(connection, sql, batches)
+            batches = [[] for _ in Step]
         for step, row in change:
             batches[step].append(row)
+    _run_steps(connection, sql, batches)
+
+
+def _run_steps(
+    connection: Connection, sql: Sequence[str], batches: Sequence[Sequence[Row]]
+) -> None:
     for statement, rows in zip(sql, batches, strict=True):
         if rows:
             connection.exec_driver_sql(statement, rows)
@@ -127,7 +161,10 @@ def session_id(session: SessionId) -> bytes:
 
 
 def begin(
-    record: RunRecord, append: Sequence[Entry], supersede: Sequence[int] = ()
+    record: RunRecord,
+    append: Sequence[Entry],
+    supersede: Sequence[int] = (),
+    key: IdempotencyKey | None = None,
 ) -> Change:
     """Return the change by which a run of a session starts.
 
@@ -137,26 +174,36 @@ def begin(
     """
     id_ = session_id(record.session)
     return [
-        _run(record),
+        *open(record, key),
         *_entries(record, id_, append),
         *((Step.SUPERSEDE, (record.run_id, id_, seq)) for seq in supersede),
         (Step.UNPEND, (record.run_id,)),
     ]
 
 
-def finish(record: RunRecord, append: Sequence[Entry] = ()) -> Change:
+def finish(
+    record: RunRecord,
+    append: Sequence[Entry] = (),
+    outcome: str | None = None,
+    release: bool = False,
+) -> Change:
     """Return the change by which a run ends.
 
     Raises:
         InternalError: If a message cannot be stored.
 
     """
-    if not append:
-        return [_run(record)]
-    return [_run(record), *_entries(record, session_id(record.session), append)]
+    change = note(record, outcome, release)
+    if append:
+        change += _entries(record, session_id(record.session), append)
+    return change
 
 
-def pend(record: RunRecord, messages: Sequence[Message]) -> Change:
+def pend(
+    record: RunRecord,
+    messages: Sequence[Message],
+    key: IdempotencyKey | None = None,
+) -> Change:
     """Return the change that keeps the *messages* of a run that still waits.
 
     Raises:
@@ -175,15 +222,33 @@ def pend(record: RunRecord, messages: Sequence[Message]) -> Change:
         ]
     )
     return [
-        _run(record),
+        *open(record, key),
         (Step.PEND, (record.run_id, body.decode())),
-        *_blobs(packed),
+        *_blobs(session_id(record.session), packed),
     ]
 
 
-def note(record: RunRecord) -> Change:
-    """Return the change that writes the ledger line *record*."""
-    return [_run(record)]
+def open(record: RunRecord, key: IdempotencyKey | None = None) -> Steps:
+    """Return the change that writes the ledger line *record*, and whose *key* is."""
+    if key is None:
+        return [_run(record)]
+    principal, at = record.session.principal, record.created_at
+    row = (principal, key.key, key.fingerprint, record.run_id, at)
+    return [_run(record), (Step.KEY, row)]
+
+
+def note(record: RunRecord, outcome: str | None = None, release: bool = False) -> Steps:
+    """Return the change that writes the ledger line *record*, and how the run ended.
+
+    *release*: nobody has the run's key any more.
+    """
+    change = [_run(record)]
+    if outcome is not None:
+        row = (record.run_id, outcome, record.created_at)
+        change.append((Step.OUTCOME, row))
+    if release:
+        change.append((Step.RELEASE, (record.run_id,)))
+    return change
 
 
 def deliver(run_id: str) -> Change:
@@ -196,16 +261,22 @@ def value(key: str, text: str) -> Change:
     return [(Step.META, (key, text))]
 
 
-def session_row(session: SessionId, id_: bytes, at: float, last_seq: int) -> Row:
-    """Return the row of *session*, used at *at* (unix seconds)."""
-    return (id_, session.principal, session.agent, session.key, at, at, last_seq)
+def session_row(
+    session: SessionId, id_: bytes, at: float, last_seq: int, messages: int
+) -> Row:
+    """Return the row of *session*, used at *at* (unix seconds).
+
+    *messages* are written with it; they are added to those it has.
+    """
+    principal, agent, key = session
+    return (id_, principal, agent, key, at, at, last_seq, 0, messages)
 
 
 def _entries(record: RunRecord, id_: bytes, entries: Sequence[Entry]) -> Change:
     at = record.finished_at or record.started_at or record.created_at
     last_seq = max((entry.seq for entry in entries), default=0)
-    session = session_row(record.session, id_, at, last_seq)
-    change: list[tuple[Step, Row]] = [(Step.SESSION, session)]
+    session = session_row(record.session, id_, at, last_seq, len(entries))
+    change: Steps = [(Step.SESSION, session)]
     for entry in entries:
         kept = pack(entry.message)
         row = (
@@ -220,15 +291,16 @@ def _entries(record: RunRecord, id_: bytes, entries: Sequence[Entry]) -> Change:
             None,
         )
         change.append((Step.MESSAGE, row))
-        change.extend(_blobs([kept]))
+        change.extend(_blobs(id_, [kept]))
     return change
 
 
-def _blobs(packed: Iterable[Packed]) -> Change:
+def _blobs(id_: bytes, packed: Iterable[Packed]) -> Change:
     return [
-        (Step.BLOB, (digest, data))
+        step
         for kept in packed
         for digest, data in kept.blobs.items()
+        for step in ((Step.BLOB, (digest, data)), (Step.USE, (id_, digest)))
     ]
 
 
@@ -253,4 +325,5 @@ def _run(record: RunRecord) -> tuple[Step, Row]:
         usage.reasoning_tokens,
         usage.estimated,
         False,
+        record.events,
     )

@@ -5,10 +5,10 @@ Called by ``store``, ``writer``, ``queries`` and ``upgrade``.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def make_file(url: URL) -> None:
     """
     path = file_of(url)
     if path is not None:
-        with contextlib.suppress(FileExistsError):
+        with suppress(FileExistsError):
             _make_private(path)
 
 
@@ -112,7 +112,7 @@ def failure(error: Exception) -> EdwinError:
 def checkpoint(connection: Connection) -> None:
     """Move what is in the write-ahead log into the database's file."""
     if connection.dialect.name == "sqlite":
-        with contextlib.suppress(sqlite3.Error):
+        with suppress(sqlite3.Error):
             _outside_transaction(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
 
 
@@ -125,26 +125,42 @@ def allow_rebuilds(connection: Connection) -> None:
 def copy_before(url: URL, revision: str) -> None:
     """Copy an SQLite database to ``<file>.before-<revision>``, mode 0600.
 
-    A copy of that name, left by an attempt that failed, is replaced.
-
     Raises:
         OSError: If the copy cannot be written.
         sqlite3.Error: Likewise, or if the database cannot be read.
 
     """
     path = file_of(url)
-    if path is None:
-        return
-    target = path.with_name(f"{path.name}.before-{revision}")
+    if path is not None:
+        copy(path, path.with_name(f"{path.name}.before-{revision}"))
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy the SQLite database at *path*, as it is at one moment, to *target*.
+
+    It may be in use, by other processes too.  The copy has mode 0600 and comes into
+    its place whole; what was there is replaced.
+
+    Raises:
+        OSError: If the copy cannot be written.
+        sqlite3.Error: Likewise, or if the database cannot be read.
+
+    """
     draft = target.with_name(f"{target.name}.tmp")
     draft.unlink(missing_ok=True)
     _make_private(draft)
-    with (
-        contextlib.closing(sqlite3.connect(path)) as source,
-        contextlib.closing(sqlite3.connect(draft)) as copy,
-    ):
-        source.backup(copy)
-    draft.replace(target)
+    try:
+        with (
+            # Not made where it is missing.
+            closing(
+                sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+            ) as source,
+            closing(sqlite3.connect(draft)) as made,
+        ):
+            source.backup(made)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _sqlite(url: URL, size: int, *pragmas: str) -> Engine:

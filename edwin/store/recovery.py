@@ -81,7 +81,9 @@ def restart_changes(connection: Connection, now: float) -> list[Change]:
             [
                 (
                     Step.SESSION,
-                    changes.session_row(session, id_, now, last_seqs[id_]),
+                    changes.session_row(
+                        session, id_, now, last_seqs[id_], len(messages)
+                    ),
                 ),
                 *((Step.MESSAGE, message) for message in messages),
                 (Step.UNPEND, (row.run_id,)),

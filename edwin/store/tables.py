@@ -23,11 +23,14 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The Alembic revision these tables are."""
 
 OPEN = text("state IN ('queued', 'running')")
 """Runs that have not ended.  Literal, or SQLite would not use the partial index."""
+
+# What rows from before the column have; a migration adds it without a rebuild.
+_ZERO = text("0")
 
 metadata = MetaData(
     naming_convention={
@@ -45,6 +48,8 @@ meta = Table(
 )
 
 # The id is a digest of the triple: a message's row needs no look-up of its session.
+# ``message_count`` counts rows, whatever they are; ``reset_seq`` is the last place
+# that is no part of the transcript any more.
 sessions = Table(
     "sessions",
     metadata,
@@ -55,7 +60,10 @@ sessions = Table(
     Column("created_at", Double, nullable=False),
     Column("used_at", Double, nullable=False),
     Column("last_seq", Integer, nullable=False),
+    Column("reset_seq", Integer, nullable=False, server_default=_ZERO),
+    Column("message_count", Integer, nullable=False, server_default=_ZERO),
     UniqueConstraint("principal", "agent", "key"),
+    Index("sessions_by_use", "principal", "used_at"),
 )
 
 runs = Table(
@@ -79,6 +87,7 @@ runs = Table(
     Column("reasoning_tokens", Integer, nullable=False),
     Column("estimated", Boolean, nullable=False),
     Column("delivered", Boolean, nullable=False),
+    Column("events", Integer, nullable=False, server_default=_ZERO),
     Index("runs_by_time", "created_at"),
     Index("runs_by_principal", "principal", "created_at"),
     Index("runs_by_session", "principal", "agent", "session_key", "created_at"),
@@ -109,11 +118,44 @@ blobs = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+# Which sessions need a blob, for messages and for pending ones alike.  No foreign key:
+# the row of a session whose first run waits is not there yet.
+blob_uses = Table(
+    "blob_uses",
+    metadata,
+    Column("session_id", LargeBinary, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),
+    Index("blob_uses_by_digest", "digest"),
+)
+
 pending = Table(
     "pending",
     metadata,
     Column("run_id", ForeignKey(runs.c.run_id), primary_key=True),
     Column("body", Text, nullable=False),
+)
+
+# Idempotency keys, and how runs ended that somebody may ask for later.  In both
+# ``created_at`` is the run's: by it those are found whose time is over.
+keys = Table(
+    "keys",
+    metadata,
+    Column("principal", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("run_id", ForeignKey(runs.c.run_id), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("keys_by_run", "run_id"),
+    Index("keys_by_time", "created_at"),
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("run_id", ForeignKey(runs.c.run_id), primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("outcomes_by_time", "created_at"),
 )
 
 # Alembic's own table, apart from the others because Alembic makes it by itself.

@@ -1,7 +1,8 @@
 """The thread that writes: all changes that wait when it wakes are one transaction.
 
 Called by ``store``, on the loop's thread.  A commit is a wait for the disk, so what
-comes in during one goes together into the next.
+comes in during one goes together into the next.  Work that has to read as it writes has
+a transaction of its own, in its turn.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from queue import SimpleQueue
-from typing import NamedTuple, TypeAlias
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,20 +35,32 @@ _log = logging.getLogger(__name__)
 # What a database refuses, and what its driver does before the database sees it.
 _REFUSALS = (SQLAlchemyError, TypeError, ValueError, OverflowError)
 
+_T = TypeVar("_T")
+
+
+class _Work(Generic[_T]):
+    """What is called with the connection, and what came of it."""
+
+    def __init__(self, call: Callable[[Connection], _T]) -> None:
+        self.call = call
+        self.result: _T | None = None
+
 
 class _Job(NamedTuple):
-    """A change, and the future of who waits for it.
+    """A change, or work, and the future of who waits for it.
 
     Attributes:
         keep: Whether to try again when the store could not be written.
-        delivered: The run that the change marks as delivered, or None.
+        settled: Called on the loop when the change is written, or lost for good.
+        work: What is done instead of a change.
 
     """
 
     change: Change
-    future: asyncio.Future[None] | None = None
+    future: asyncio.Future[Any] | None = None
     keep: bool = False
-    delivered: str | None = None
+    settled: Callable[[], object] | None = None
+    work: _Work[Any] | None = None
 
 
 _Outcomes: TypeAlias = Sequence[Exception | None]
@@ -64,7 +78,6 @@ class Writer:
     Attributes:
         writable: False from a write that failed for reasons of the disk or a lock
             until one that succeeds; a probe is written every second meanwhile.
-        undelivered: Runs whose mark of delivery is noted but not written.
 
     """
 
@@ -72,7 +85,6 @@ class Writer:
         self, engine: Engine, *, committed: Callable[[float], object] = bool
     ) -> None:
         self.writable = True
-        self.undelivered: set[str] = set()
         self._engine = engine
         self._committed = committed
         self._sql = changes.statements(engine.dialect)
@@ -109,18 +121,43 @@ class Writer:
             self._flush()
         return self._put(change)
 
-    def later(self, change: Change, *, delivered: str | None = None) -> None:
+    def call(self, work: Callable[[Connection], _T]) -> asyncio.Future[_T]:
+        """Return a future that has what *work* returned, when that is durable.
+
+        It is called on the writer's thread, in a transaction of its own, after all
+        that was handed over before it and before all that is after it.
+
+        Raises:
+            StorageUnavailable: As for :meth:`submit`.
+            InternalError: Likewise.
+
+        """
+        if self._stopping or self._ended.done():
+            raise StorageUnavailable("the store is stopped")
+        # Whatever becomes of them: what *work* finds must not come up again.
+        self._flush()
+        future: asyncio.Future[_T] = self._loop.create_future()
+        self._jobs.put(_Job((), future, work=_Work(work)))
+        return future
+
+    def later(
+        self, change: Change, *, settled: Callable[[], object] | None = None
+    ) -> None:
         """Write *change* with the next transaction, or within a second.
 
         While the store cannot be written it waits; the oldest of more than
         :data:`MAX_LATER` are lost then, which the log tells.
+
+        Args:
+            change: What to write.
+            settled: Called when it is written, or lost.
+
         """
         if self._stopping or self._ended.done():
             _log.warning("a ledger line came after the store's stop and is lost")
+            _settle(settled)
             return
-        if delivered is not None:
-            self.undelivered.add(delivered)
-        self._later.append(_Job(change, None, True, delivered))
+        self._later.append(_Job(change, None, True, settled))
         self._arm()
 
     async def stop(self) -> None:
@@ -164,7 +201,7 @@ class Writer:
         excess = len(self._later) - MAX_LATER
         if excess > 0:
             for job in self._later[:excess]:
-                self.undelivered.discard(job.delivered or "")
+                _settle(job.settled)
             del self._later[:excess]
             _log.warning("%d ledger lines are lost: the store is unavailable", excess)
 
@@ -174,9 +211,9 @@ class Writer:
         for job, error in zip(jobs, outcomes, strict=True):
             if error is None:
                 if job.future is not None and not job.future.done():
-                    job.future.set_result(None)
-                elif job.delivered is not None:
-                    self.undelivered.discard(job.delivered)
+                    job.future.set_result(job.work and job.work.result)
+                elif job.settled is not None:
+                    job.settled()
                 continue
             reported = dialect.failure(error)
             reported.__cause__ = error
@@ -185,7 +222,7 @@ class Writer:
             elif job.keep and isinstance(reported, StorageUnavailable):
                 again.append(job)
             elif job.keep or job.future is not None:
-                self.undelivered.discard(job.delivered or "")
+                _settle(job.settled)
                 _log.warning("a change nobody waits for failed", exc_info=reported)
         self._later[:0] = again
         if self._later or not self.writable:
@@ -203,6 +240,8 @@ class Writer:
                 job.future.set_exception(InternalError("the store's writer has ended"))
         if self._later:
             _log.warning("%d ledger lines are lost", len(self._later))
+        for job in (*jobs, *self._later):
+            _settle(job.settled)
         self._ended.set_result(None)
 
     def _main(self) -> None:
@@ -219,46 +258,59 @@ class Writer:
 
     def _round(self) -> bool:
         """Write what waits, at least one change; False if it was the last."""
-        jobs = [self._jobs.get()]
+        taken = [self._jobs.get()]
         while not self._jobs.empty():
-            jobs.append(self._jobs.get_nowait())
-        self._group = [job for job in jobs if job is not None]
+            taken.append(self._jobs.get_nowait())
+        self._group = [job for job in taken if job is not None]
         if self._group:
-            outcomes = self._write([job.change for job in self._group])
+            outcomes: list[Exception | None] = []
+            for work, jobs in groupby(self._group, lambda job: job.work):
+                if work is None:
+                    outcomes += self._write([job.change for job in jobs])
+                else:
+                    outcomes.append(self._work(work))
             group, self._group = self._group, []
             self._loop.call_soon_threadsafe(self._resolve, group, outcomes)
-        return None not in jobs
+        return None not in taken
 
     def _write(self, group: Sequence[Change]) -> _Outcomes:
-        outcomes = self._commit(group, apart=False)
-        error = outcomes[0]
-        if error is not None and len(group) > 1 and not _is_unavailable(error):
-            # One of them is at fault: find out which.
-            outcomes = self._commit(group, apart=True)
-        return outcomes
-
-    def _commit(self, group: Sequence[Change], *, apart: bool) -> _Outcomes:
-        """Write *group* in one transaction; *apart*: each in a savepoint."""
+        error = self._commit(
+            lambda connection: changes.apply(connection, self._sql, group)
+        )
+        if error is None or len(group) == 1 or _is_unavailable(error):
+            return [error] * len(group)
+        # One of them is at fault: find out which.
         outcomes: list[Exception | None] = []
+        error = self._commit(
+            lambda connection: outcomes.extend(
+                self._try(connection, change) for change in group
+            )
+        )
+        return outcomes if error is None else [error] * len(group)
+
+    def _work(self, work: _Work[Any]) -> Exception | None:
+        def call(connection: Connection) -> None:
+            work.result = work.call(connection)
+
+        return self._commit(call)
+
+    def _commit(self, write: Callable[[Connection], None]) -> Exception | None:
+        """Call *write* in one transaction; return what was in its way."""
         begun_s = time.perf_counter()
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
             with self._connection.begin():
-                if apart:
-                    for change in group:
-                        outcomes.append(self._try(self._connection, change))
-                else:
-                    changes.apply(self._connection, self._sql, group)
+                write(self._connection)
         except _REFUSALS as error:
             # Whatever state it is in, a new one is in a better one.
             self._disconnect()
             if _is_unavailable(error):
                 self.writable = False
-            return [error] * len(group)
+            return error
         self.writable = True
         self._committed(time.perf_counter() - begun_s)
-        return outcomes or [None] * len(group)
+        return None
 
     def _try(self, connection: Connection, change: Change) -> Exception | None:
         savepoint = connection.begin_nested()
@@ -290,3 +342,8 @@ class Writer:
 
 def _is_unavailable(error: Exception) -> bool:
     return isinstance(dialect.failure(error), StorageUnavailable)
+
+
+def _settle(settled: Callable[[], object] | None) -> None:
+    if settled is not None:
+        settled()

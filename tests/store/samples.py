@@ -32,6 +32,12 @@ def run(name: str, state: str = "running", **changes: Any) -> RunRecord:
     return RunRecord(run_id=f"run_{name}", state=state, **(values | changes))
 
 
+def of(session: SessionId) -> dict[str, str]:
+    """Return what asks the ledger for the runs of *session*."""
+    principal, agent, key = session
+    return {"principal": principal, "agent": agent, "session_key": key}
+
+
 def user(name: str, seq: int, text: str = "hello") -> Entry:
     """Return a user message of run *name*."""
     return entry(name, seq, {"role": "user", "content": text})
@@ -45,6 +51,12 @@ def answer(name: str, seq: int, text: str = "hi") -> Entry:
 def entry(name: str, seq: int, message: Message, *, own: bool = False) -> Entry:
     """Return *message* as run *name* appends it."""
     return Entry(seq, f"run_{name}", message, own, b"%d" % seq)
+
+
+def image(data: str) -> Message:
+    """Return a user message that shows the image *data*."""
+    url = {"url": f"data:image/png,{data}"}
+    return {"role": "user", "content": [{"type": "image_url", "image_url": url}]}
 
 
 def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -67,6 +79,21 @@ def obstacle(pragma: str) -> Iterator[None]:
         yield
     finally:
         event.remove(Engine, "begin", begun)
+
+
+@contextmanager
+def statements() -> Iterator[list[tuple[str, Any]]]:
+    """Collect the statements that go to any database, each with its parameters."""
+    seen: list[tuple[str, Any]] = []
+
+    def executed(_: object, __: object, sql: str, parameters: Any, *rest: Any) -> None:
+        seen.append((sql, parameters))
+
+    event.listen(Engine, "before_cursor_execute", executed)
+    try:
+        yield seen
+    finally:
+        event.remove(Engine, "before_cursor_execute", executed)
 
 
 @contextmanager

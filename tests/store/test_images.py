@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import Engine, event
 
-from tests.store.samples import ANN, BOB, entry, rows, run
+from edwin.errors import InternalError
+from tests.store.samples import ANN, BOB, entry, image, rows, run, user
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
@@ -69,3 +71,32 @@ async def test_store_never_takes_a_clients_word_for_a_blob(store):
     forged["blobs"] = [[0, "00" * 32]]
     await store.begin(run("b", session=BOB), [entry("b", 1, forged)])
     assert (await store.transcript(BOB)).entries[0].message == forged
+
+
+@pytest.mark.gen_test
+async def test_store_reads_on_when_an_image_goes_meanwhile(store, path):
+    """A message that is removed while it is read is there or not, with its image."""
+    await store.begin(run("a"), [entry("a", 1, image("AAAA")), user("a", 2)])
+    left = ["DELETE FROM messages WHERE seq = 1", "DELETE FROM blobs"]
+
+    def executed(connection, cursor, statement, *rest):
+        while left and statement.startswith("SELECT messages.seq"):
+            rows(path, left.pop())
+
+    event.listen(Engine, "after_cursor_execute", executed)
+    try:
+        found = await store.messages(ANN)
+    finally:
+        event.remove(Engine, "after_cursor_execute", executed)
+    assert [message.seq for message in found] == [2]
+
+
+@pytest.mark.gen_test
+async def test_store_reports_an_image_it_lacks(store, path):
+    """A message whose image is nowhere is an error, not a message without it."""
+    await store.begin(run("a"), [entry("a", 1, image("AAAA"))])
+    rows(path, "DELETE FROM blobs")
+    with pytest.raises(InternalError, match="lacks"):
+        await store.transcript(ANN)
+    with pytest.raises(InternalError, match="lacks"):
+        await store.messages(ANN)

@@ -11,7 +11,7 @@ import pytest
 from edwin.errors import InternalError, StorageUnavailable
 from edwin.store import Store
 from edwin.types import SessionId, Transcript, Usage
-from tests.store.samples import ANN, BOB, SECRET, answer, entry, rows, run, user
+from tests.store.samples import ANN, BOB, SECRET, answer, entry, of, rows, run, user
 
 
 async def turn(store, name, seq, *, session=ANN, state="finished", supersede=()):
@@ -49,7 +49,11 @@ async def test_store_gives_back_what_it_was_given(store):
     await store.begin(run("a"), [asked])
     await store.finish(run("a", "finished"), [called])
     assert await store.transcript(ANN) == Transcript(
-        (asked, called), last_seq=2, last_state="finished", last_delivered=False
+        (asked, called),
+        last_seq=2,
+        last_state="finished",
+        last_delivered=False,
+        used_at=1001.25,
     )
 
 
@@ -57,7 +61,7 @@ async def test_store_gives_back_what_it_was_given(store):
 async def test_store_of_an_unknown_session_is_empty(store):
     """A session nobody used has an empty transcript."""
     assert await store.transcript(ANN) == Transcript()
-    assert await store.runs(ANN) == []
+    assert await store.runs(**of(ANN)) == []
 
 
 @pytest.mark.gen_test
@@ -86,7 +90,7 @@ async def test_store_keeps_sessions_apart(store, other):
     await turn(store, "b", 1, session=other)
     assert (await store.transcript(ANN)).entries[0].run_id == "run_a"
     assert (await store.transcript(other)).entries[0].run_id == "run_b"
-    assert [record.run_id for record in await store.runs(other)] == ["run_b"]
+    assert [record.run_id for record in await store.runs(**of(other))] == ["run_b"]
 
 
 @pytest.mark.gen_test
@@ -211,8 +215,8 @@ async def test_store_lists_runs_newest_first(store):
         await store.begin(record, [])
     assert await store.runs() == [full, older, *oldest]
     assert await store.runs(limit=2) == [full, older]
-    assert await store.runs(ANN) == [full, *oldest]
-    assert await store.runs(ANN, limit=1) == [full]
+    assert await store.runs(**of(ANN)) == [full, *oldest]
+    assert await store.runs(**of(ANN), limit=1) == [full]
 
 
 @pytest.mark.gen_test

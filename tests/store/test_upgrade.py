@@ -35,11 +35,9 @@ async def start(path, *secrets):
     await store.stop()
 
 
-def lines(schema):
-    return [
-        (*row[:3], [line.strip() for line in (row[3] or "").splitlines()])
-        for row in schema
-    ]
+def plain(schema):
+    """Return *schema* without the blanks, which a column added later has not."""
+    return [(*row[:3], "".join((row[3] or "").split())) for row in schema]
 
 
 @pytest.mark.gen_test
@@ -49,7 +47,7 @@ async def test_store_is_made_as_the_migrations_make_it(tmp_path):
     make_behind(migrated)
     await start(made)
     await start(migrated)
-    assert lines(rows(made, SCHEMA)) == lines(rows(migrated, SCHEMA))
+    assert plain(rows(made, SCHEMA)) == plain(rows(migrated, SCHEMA))
     for path in (made, migrated):
         assert rows(path, "SELECT * FROM alembic_version") == [(HEAD,)]
     engine = create_engine(f"sqlite:///{migrated}")

@@ -19,6 +19,7 @@ from tests.store.samples import (
     answer,
     held,
     obstacle,
+    of,
     python,
     rows,
     run,
@@ -86,7 +87,10 @@ async def test_store_keeps_the_order_of_one_runs_changes(store, path):
         store.begin(run("b", created_at=2000.0), [user("b", 3)], [2]),
     )
     await asyncio.gather(*tasks)
-    assert [record.state for record in await store.runs(ANN)] == ["running", "finished"]
+    assert [record.state for record in await store.runs(**of(ANN))] == [
+        "running",
+        "finished",
+    ]
     assert [one.seq for one in (await store.transcript(ANN)).entries] == [1, 3]
     assert rows(path, "SELECT * FROM pending") == []
 
@@ -244,12 +248,14 @@ asyncio.run(main())
 
 @pytest.mark.gen_test
 async def test_store_forgets_what_is_written(store, url):
-    """The writer remembers deliveries only until they are written."""
+    """What is noted is remembered only until it is written."""
     writer = Writer(dialect.writer_engine(make_url(url)))
-    writer.later(changes.deliver("run_a"), delivered="run_a")
-    assert writer.undelivered == {"run_a"}
+    noted = {"run_a"}
+    writer.later(changes.deliver("run_a"), settled=noted.clear)
+    await asyncio.sleep(0)
+    assert noted
     await writer.submit([])
-    assert writer.undelivered == set()
+    assert not noted
     await writer.stop()
 
 
