@@ -6,6 +6,7 @@ routing, sessions and limits are the same for all of them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,14 @@ from edwin.ids import new_id
 from edwin.routing import resolve
 from edwin.runs.run import Run
 from edwin.sessions.keys import agent_of_key, checked_key
-from edwin.types import Agent, ChatRequest, Principal, RunRequest, SessionId
+from edwin.types import (
+    Agent,
+    ChatRequest,
+    IdempotencyKey,
+    Principal,
+    RunRequest,
+    SessionId,
+)
 
 if TYPE_CHECKING:
     from edwin.gateway import Gateway
@@ -27,13 +35,16 @@ _LENGTHS = ("max_completion_tokens", "max_tokens")
 async def submit(gateway: Gateway, request: ChatRequest, principal: Principal) -> Run:
     """Return the run that carries out *request* for *principal*.
 
-    The run is waiting or under way; it is cancelled when its last reader leaves.
+    The run is waiting or under way; it is cancelled when its last reader leaves, unless
+    it is detached.  With an idempotency key it may be the run of an earlier request.
 
     Raises:
         Forbidden: If the principal may not run the agent.
         InvalidRequest: If the request cannot be routed.
+        IdempotencyKeyReused: If its key was used with another request.
         SessionQueueFull: If too many runs wait in the session.
         Overloaded: If too many runs wait in the gateway.
+        StorageUnavailable: If it could not be kept.
         GatewayStopping: If the gateway is shutting down.
 
     """
@@ -67,8 +78,22 @@ async def submit(gateway: Gateway, request: ChatRequest, principal: Principal) -
             request_id=request.request_id,
             log_fields=request.log_fields,
             trace=request.trace,
+            idempotency=_idempotency(request, agent, key),
+            detached=request.detached,
+            timeout_s=request.timeout_s,
         )
     )
+
+
+def _idempotency(
+    request: ChatRequest, agent: Agent, key: str | None
+) -> IdempotencyKey | None:
+    """Return the client's name for the call, with all that makes it this call."""
+    if request.idempotency_key is None:
+        return None
+    rest = f"\0{agent.id}\0{key or ''}".encode()
+    fingerprint = hashlib.sha256(request.fingerprint + rest).digest()
+    return IdempotencyKey(request.idempotency_key, fingerprint)
 
 
 def _check_links(config: Config, agent: Agent, links: Sequence[str]) -> None:

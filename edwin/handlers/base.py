@@ -81,8 +81,14 @@ class BaseHandler(RequestHandler):
         self.set_header("x-edwin-run-id", run.id)
         self.set_header("x-edwin-agent-id", run.request.agent.id)
         self.set_header("x-edwin-session-key", run.request.session.key)
+        if self.replays(run):
+            self.set_header("x-edwin-replayed", "true")
         if self.config.gateway.http.server_timing and (times := _timing(run)):
             self.set_header("Server-Timing", times)
+
+    def replays(self, run: Run) -> bool:
+        """Return whether *run* is an earlier request's, by its idempotency key."""
+        return run.request.request_id != self.request_id
 
     def send_json(self, value: Any) -> None:
         """Make *value* the body."""
@@ -162,6 +168,9 @@ class BaseHandler(RequestHandler):
             self.set_header("Allow", ", ".join(self._methods()))
         for name, value in error.headers.items():
             self.set_header(name, value)
+        if self.run and self.replays(self.run) and not self.run.released:
+            # It is what the key stands for from now on.
+            self.set_header("x-should-retry", "false")
         self.send_json(envelope(error))
 
     def _methods(self) -> list[str]:

@@ -27,6 +27,8 @@ class ReadyHandler(ApiHandler):
     def get(self) -> None:
         """Say whether it does."""
         state = self.gateway.state
+        if state == "ready" and not self.gateway.store.writable:
+            state = "storage_unavailable"
         if state != "ready":
             self.set_status(503)
         self.send_json({"status": state})

@@ -17,17 +17,21 @@ from edwin.errors import (
     EdwinError,
     InternalError,
     InvalidRequest,
+    ProviderError,
     ProviderStreamError,
     RunCancelled,
+    StorageUnavailable,
 )
 from edwin.executor import AgentExecutor
 from edwin.log import milliseconds
 from edwin.metrics import Metrics
+from edwin.runs import outcome
+from edwin.runs.answer import Answer
 from edwin.runs.run import Run
 from edwin.sessions import SessionRegistry, reconcile, window
 from edwin.store import Store
 from edwin.tokens import text_tokens, total_tokens
-from edwin.tracing import RunTrace, Tracing
+from edwin.tracing import Tracing
 from edwin.types import (
     Message,
     RunFailed,
@@ -39,43 +43,6 @@ from edwin.types import (
 )
 
 _log = logging.getLogger("edwin.runs")
-
-
-class Answer:
-    """What a run has produced so far, and the task that keeps its messages."""
-
-    def __init__(self, trace: RunTrace) -> None:
-        self.trace = trace
-        self.messages: list[Message] = []
-        self.turn: TurnFinished | None = None
-        self.parts: list[str] = []
-        self.begin: asyncio.Task[None] | None = None
-
-    @property
-    def begun(self) -> bool:
-        """Whether the run's messages are durable."""
-        task = self.begin
-        return task is not None and task.done() and task.exception() is None
-
-    def finished_turn(self, turn: TurnFinished) -> None:
-        """Keep the turn's message in place of its pieces."""
-        assert turn.message is not None
-        self.messages.append(turn.message)
-        self.turn = turn
-        self.parts.clear()
-
-    def stored(self, *, whole: bool) -> list[Message]:
-        """Return the messages to store.
-
-        Of an answer that is not *whole*: its text, without calls that nobody can
-        answer any more.
-        """
-        if whole:
-            return self.messages
-        messages = list(self.messages)
-        if self.parts:
-            messages.append({"role": "assistant", "content": "".join(self.parts)})
-        return list(window.sendable(messages))
 
 
 class Carrier:
@@ -104,20 +71,35 @@ class Carrier:
         self._tracing = tracing
         self._metrics = metrics or Metrics()
 
+    @property
+    def writable(self) -> bool:
+        """Whether runs can be kept at the moment."""
+        return self._store.writable
+
     async def accept(self, run: Run) -> None:
-        """Make the messages of *run* durable, wherever it is; see :meth:`Run.accepted`.
+        """Make what was sent durable, wherever *run* is; see :meth:`Run.accepted`.
 
         Raises:
-            StorageUnavailable: If they cannot be made so.
+            StorageUnavailable: If it cannot be made so.
 
         """
-        if not run.request.stateful or run.ended:
+        if run.begun is None or run.ended:
             return
-        if run.state == "queued":
-            run.pended = True
-            await self._store.pend(run.record(), run.request.messages)
-        elif run.begun is not None:
+        if run.state != "queued":
             await asyncio.shield(run.begun)
+            return
+        if run.pending is None:
+            run.pending = asyncio.create_task(self._pend(run), name=f"{run.id} pend")
+        await asyncio.shield(run.pending)
+
+    async def _pend(self, run: Run) -> None:
+        request = run.request
+        if request.stateful:
+            await self._store.pend(
+                run.record(), request.messages, key=request.idempotency
+            )
+        else:
+            await self._store.open(run.record(), key=request.idempotency)
 
     def deliver(self, run: Run) -> None:
         """Note that the answer of *run* reached its client; see :meth:`Run.delivered`.
@@ -143,8 +125,7 @@ class Carrier:
             if run.request.stateful:
                 await self._in_session(run, answer)
             else:
-                reconcile.alone(run.request.messages)
-                await self._converse(run, answer, run.request.messages)
+                await self._alone(run, answer)
         except asyncio.CancelledError:
             error = run.stopped or RunCancelled("the run was cancelled")
         except EdwinError as raised:
@@ -155,22 +136,26 @@ class Carrier:
         self._close(run, error)
         if error is None and answer.turn is not None:
             run.finish_reason = answer.turn.finish_reason
+        run.released = _is_refusal(run, error)
         try:
             error = await self._keep(run, answer, error)
         except Exception:
             error = self._defect(run)
             self._close(run, error)
         answer.trace.end(error, run.usage, run.finished_at)
-        run.emit(RunFailed(error) if error else _finished(run, answer))
+        run.emit(_end(run, answer, error))
         self._count(run)
         self._write_line(run)
 
     async def settle(self, run: Run) -> None:
         """Store the messages of a *run* that was accepted and ended before it began."""
-        session, messages = run.request.session, run.request.messages
-        record = run.record()
+        request, record = run.request, run.record()
+        messages = request.messages
+        if not request.stateful:
+            self._store.note(record, release=True)
+            return
         try:
-            transcript = await self._registry.transcript(session)
+            transcript = await self._registry.open(request.session)
             try:
                 plan = reconcile.plan(transcript, messages)
             except InvalidRequest:
@@ -178,12 +163,14 @@ class Carrier:
                 plan = reconcile.verbatim(messages)
                 record = record._replace(state="failed")
             await self._registry.begin(record, plan, since=transcript)
+            if run.released:
+                self._store.note(record, release=True)
         except EdwinError as error:
             _log.warning("%s", error.message, extra={"fields": self._ids(run)})
 
     def drop(self, run: Run, error: EdwinError) -> None:
         """End a *run* that never began, with *error*."""
-        run.sealed = True
+        run.sealed = run.released = True
         self._close(run, error)
         if not run.pended:
             self._store.note(run.record())
@@ -193,9 +180,18 @@ class Carrier:
         self._count(run)
         self._write_line(run)
 
+    async def _alone(self, run: Run, answer: Answer) -> None:
+        request = run.request
+        reconcile.alone(request.messages)
+        if request.kept:
+            await self._store.open(run.record(), key=request.idempotency)
+            answer.opened = True
+            run.has_begun()
+        await self._converse(run, answer, request.messages)
+
     async def _in_session(self, run: Run, answer: Answer) -> None:
         request = run.request
-        transcript = await self._registry.transcript(request.session)
+        transcript = await self._registry.open(request.session)
         plan = reconcile.plan(
             transcript, request.messages, retry=request.retry_count > 0
         )
@@ -208,11 +204,17 @@ class Carrier:
             max_tokens=rest - text_tokens(request.agent.instructions),
         )
         begin = asyncio.create_task(
-            self._registry.begin(run.record(), plan, since=transcript),
+            self._registry.begin(
+                run.record(), plan, since=transcript, key=request.idempotency
+            ),
             name=f"{run.id} begin",
         )
         begin.add_done_callback(lambda task: self._began(run, task))
         answer.begin = begin
+        if request.kept:
+            # Whoever asks again must find the key before anything is generated.
+            await _to_its_end(begin)
+            begin.result()
         try:
             await self._converse(run, answer, (*plan.lead, *history, *plan.messages))
         finally:
@@ -265,20 +267,41 @@ class Carrier:
     ) -> EdwinError | None:
         """Store the run's end; return *error*, or what kept it from being stored."""
         tried = answer.begin is not None
-        if not run.request.stateful or (tried and not answer.begun):
+        if not run.request.stateful:
+            if answer.opened or run.pended:
+                return await self._finish(run, answer, error)
+            self._store.note(run.record())
+        elif tried and not answer.begun:
             # Where its question could not be kept, an answer would be an orphan.
+            run.released = True
             self._store.note(run.record())
         elif run.pended and not tried:
             await self.settle(run)
         else:
-            stored = answer.stored(whole=error is None) if answer.begun else []
-            try:
-                await self._registry.finish(run.record(), stored)
-            except EdwinError as raised:
-                _log.warning("%s", raised.message, extra={"fields": self._ids(run)})
-                error = error or raised
-                self._close(run, error)
-                self._store.note(run.record())
+            return await self._finish(run, answer, error)
+        return error
+
+    async def _finish(
+        self, run: Run, answer: Answer, error: EdwinError | None
+    ) -> EdwinError | None:
+        kept = run.request.kept and not run.released
+        ended = outcome.write(_end(run, answer, error)) if kept else None
+        record, release = run.record(), run.released and run.request.kept
+        try:
+            if run.request.stateful:
+                stored = answer.stored(whole=error is None) if answer.begun else []
+                await self._registry.finish(
+                    record, stored, outcome=ended, release=release
+                )
+            else:
+                await self._store.finish(record, outcome=ended, release=release)
+        except EdwinError as raised:
+            _log.warning("%s", raised.message, extra={"fields": self._ids(run)})
+            error = error or raised
+            self._close(run, error)
+            if kept:
+                ended = outcome.write(RunFailed(error))
+            self._store.note(run.record(), outcome=ended, release=release)
         return error
 
     def _defect(self, run: Run) -> InternalError:
@@ -337,6 +360,23 @@ class Carrier:
         _log.info("run", extra={"fields": fields})
 
 
+def _end(run: Run, answer: Answer, error: EdwinError | None) -> RunFinished | RunFailed:
+    return RunFailed(error) if error else answer.finished(run.usage)
+
+
+def _is_refusal(run: Run, error: EdwinError | None) -> bool:
+    """Return whether *run* came to nothing, so that the same call may be sent again.
+
+    So it is when the request itself was at fault, and when the provider turned it away
+    in a way that the executor itself would have repeated.
+    """
+    if error is None or run.first_delta_ms is not None:
+        return False
+    if isinstance(error, ProviderError):
+        return error.retryable
+    return isinstance(error, InvalidRequest | StorageUnavailable)
+
+
 async def _to_its_end(task: asyncio.Task[None]) -> None:
     """Wait until *task* is done, though the waiting one is cancelled meanwhile."""
     cancelled = False
@@ -347,9 +387,3 @@ async def _to_its_end(task: asyncio.Task[None]) -> None:
             cancelled = True
     if cancelled:
         raise asyncio.CancelledError
-
-
-def _finished(run: Run, answer: Answer) -> RunFinished:
-    turn = answer.turn
-    assert turn is not None and turn.message is not None
-    return RunFinished(turn.message, turn.finish_reason, run.usage, turn.logprobs)

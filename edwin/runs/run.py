@@ -7,8 +7,9 @@ make runs and :mod:`edwin.runs.carry` carries them out; handlers read them.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 
 from edwin.errors import EdwinError, InternalError, RunCancelled
@@ -18,6 +19,7 @@ from edwin.types import (
     RunFinished,
     RunRecord,
     RunRequest,
+    SessionId,
     Usage,
 )
 
@@ -36,16 +38,18 @@ class Run:
             an answer goes out.
         deliver: Called with the run when its answer has reached its client.
         stop: Called with the run when somebody ends it before its time.
+        linger_s: Seconds for which it goes on after its last reader left.
 
     Attributes:
         state: ``queued``, ``running``, ``finished``, ``cancelled`` or ``failed``.
         stopped: Why it was told to end before its time, or None.
         error: What it failed with, or None.
         end: Its last event, or None.
-        pended: Whether its messages were made durable while it waited.
+        pending: Makes its messages durable while it waits, or None.
         begun: Done when its messages are durable, or when it ended without; None:
             it keeps none.
         sealed: Whether its end is decided, so that nothing can stop it any more.
+        released: Whether its idempotency key is free again: it was refused.
         created_at: Unix seconds; *started_at* and *finished_at* likewise, or None.
 
     """
@@ -58,6 +62,7 @@ class Run:
         accept: Callable[[Run], Awaitable[None]],
         deliver: Callable[[Run], None],
         stop: Callable[[Run], None],
+        linger_s: float = 0.0,
     ) -> None:
         self.request = request
         self.id = request.run_id
@@ -71,10 +76,11 @@ class Run:
         self.started_at: float | None = None
         self.finished_at: float | None = None
         self.first_delta_ms: int | None = None
-        self.pended = False
+        self.pending: asyncio.Task[None] | None = None
         self.sealed = False
+        self.released = False
         self.begun: asyncio.Future[None] | None = None
-        if request.stateful:
+        if request.stateful or request.kept:
             self.begun = asyncio.get_running_loop().create_future()
         self.deadline = deadline
         self._accept = accept
@@ -83,11 +89,65 @@ class Run:
         self._events: list[Event] = []
         self._dropped = 0
         self._readers: set[Reader] = set()
+        self._holders = 0
+        self._linger_s = linger_s
+        self._lingering: asyncio.TimerHandle | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @classmethod
+    def past(
+        cls, request: RunRequest, record: RunRecord, events: Sequence[Event]
+    ) -> Run:
+        """Return a run of which only its *record* and its last *events* are left."""
+        run = cls(request, deadline=0, accept=_nothing, deliver=_ignore, stop=_ignore)
+        run.state = record.state
+        run.finish_reason, run.usage = record.finish_reason, record.usage
+        run.created_at, run.started_at = record.created_at, record.started_at
+        run.finished_at = record.finished_at
+        run.first_delta_ms = record.first_delta_ms
+        run.sealed = True
+        for event in events:
+            run.emit(event)
+        if isinstance(run.end, RunFailed):
+            run.error = run.end.error
+        return run
+
+    @property
+    def session(self) -> SessionId:
+        """Whose lane it is in, if its request is stateful."""
+        return self.request.session
 
     @property
     def ended(self) -> bool:
         """Whether the last event is there."""
         return self.end is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has not ended; an ended one may stay in its lane."""
+        return self.end is None
+
+    @property
+    def pended(self) -> bool:
+        """Whether its messages were to be made durable while it waited."""
+        return self.pending is not None
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest event that is still in the buffer."""
+        return self._dropped + 1
+
+    @property
+    def last(self) -> int:
+        """The number of the newest event; 0: there is none."""
+        return self._dropped + len(self._events)
+
+    async def wait(self) -> None:
+        """Return when the run has ended."""
+        if self.end is None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
 
     async def accepted(self) -> None:
         """Return when what the client sent is durable.
@@ -102,9 +162,15 @@ class Run:
         """Note that the answer has reached its client, to the last byte."""
         self._deliver(self)
 
-    def events(self, after: int = 0) -> Reader:
-        """Return a reader of the events with a number above *after*, then live."""
-        return Reader(self, after)
+    def events(self, after: int = 0, *, holds: bool = True) -> Reader:
+        """Return a reader of the events with a number above *after*, then live.
+
+        Args:
+            after: 0: all there are.
+            holds: Whether the run goes on for this reader's sake.
+
+        """
+        return Reader(self, after, holds=holds)
 
     def cancel(self, reason: EdwinError | None = None) -> None:
         """End the run before its time; without effect on one that has ended.
@@ -126,8 +192,7 @@ class Run:
         ended = False
         if isinstance(event, _ENDS):
             ended = True
-            self.end = event
-            self.has_begun()
+            self._end_with(event)
         elif len(self._events) > MAX_EVENTS:
             half = MAX_EVENTS // 2
             del self._events[:half]
@@ -168,26 +233,64 @@ class Run:
             finish_reason=self.finish_reason,
             error_code=self.error.code if self.error else None,
             usage=self.usage,
+            # Its end is yet to come when it is decided, and is written with the rest.
+            events=self.last + (self.sealed and self.end is None),
         )
 
     def joined(self, reader: Reader) -> None:
         """Count *reader* in; called by it."""
         self._readers.add(reader)
+        if reader.holds:
+            self._holders += 1
+            self._stop_lingering()
 
     def left(self, reader: Reader) -> None:
-        """Count *reader* out; when it was the last, the run is cancelled at once."""
+        """Count *reader* out; called by it.
+
+        When it was the last that holds the run, the run is cancelled at once, or when
+        it has lingered.
+        """
         self._readers.discard(reader)
-        if not self._readers:
-            self.cancel(RunCancelled("the client left"))
+        self._holders -= reader.holds
+        if self._holders or not reader.holds or self.end is not None:
+            return
+        if not self._linger_s:
+            self._abandon()
+        elif self._linger_s < math.inf:
+            self._lingering = asyncio.get_running_loop().call_later(
+                self._linger_s, self._abandon
+            )
+
+    def _abandon(self) -> None:
+        self.cancel(RunCancelled("the client left"))
+
+    def _stop_lingering(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+
+    def _end_with(self, event: RunFinished | RunFailed) -> None:
+        self.end = event
+        self.has_begun()
+        self._stop_lingering()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class Reader:
     """One reader's place in a run's events.
 
     Use as a context manager: while it is open the run knows that somebody reads.
+
+    Attributes:
+        holds: Whether the run goes on for its sake.
+        closed: Whether it reads no more.
+
     """
 
-    def __init__(self, run: Run, after: int) -> None:
+    def __init__(self, run: Run, after: int, *, holds: bool = True) -> None:
+        self.holds = holds
         self._run = run
         self._place = after
         self._waiter: asyncio.Future[None] | None = None
@@ -205,6 +308,11 @@ class Reader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def place(self) -> int:
+        """The number of the last event that :meth:`next` returned."""
+        return self._place
 
     def close(self) -> None:
         """Stop reading; a waiting :meth:`next` returns at once.  Idempotent."""
@@ -272,3 +380,11 @@ class Reader:
             await self._waiter
         finally:
             self._waiter = None
+
+
+async def _nothing(run: Run) -> None:
+    """Make nothing durable: it is."""
+
+
+def _ignore(run: Run) -> None:
+    """Do nothing: it has ended."""

@@ -6,18 +6,27 @@ transcript); so no two calls for one session's transcript ever overlap.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from edwin.config import SessionsConfig
 from edwin.errors import StorageUnavailable
 from edwin.sessions.canonical import digest
 from edwin.sessions.keys import session_key, stateless_key
 from edwin.sessions.reconcile import Plan
 from edwin.store import Store
-from edwin.types import Entry, Message, RunRecord, SessionId, Transcript
+from edwin.types import (
+    Entry,
+    IdempotencyKey,
+    Message,
+    RunRecord,
+    SessionId,
+    Transcript,
+)
 
 CACHED_BYTES = 64 * 1024 * 1024
 
@@ -28,15 +37,22 @@ class SessionRegistry:
     Args:
         store: Where transcripts are kept.
         secret: What keys are made with.
+        limits: What becomes of sessions with time; None: nothing.
         cached_bytes: Size of the transcripts to keep in memory, about; the least
             recently used go first.
 
     """
 
     def __init__(
-        self, store: Store, secret: bytes, *, cached_bytes: int = CACHED_BYTES
+        self,
+        store: Store,
+        secret: bytes,
+        limits: SessionsConfig | None = None,
+        *,
+        cached_bytes: int = CACHED_BYTES,
     ) -> None:
         self._store = store
+        self._limits = limits
         self._secret = secret
         self._room = cached_bytes
         self._used = 0
@@ -69,7 +85,41 @@ class SessionRegistry:
         self._keep(session, transcript)
         return transcript
 
-    async def begin(self, record: RunRecord, plan: Plan, *, since: Transcript) -> None:
+    async def open(self, session: SessionId) -> Transcript:
+        """Return what a new run of the session finds in it.
+
+        A session that was not used for as long as the configuration says is deleted,
+        or begins anew, here and now.
+
+        Raises:
+            StorageUnavailable: If it cannot be read or written.
+
+        """
+        transcript = await self.transcript(session)
+        if self._limits is None or not transcript.used_at:
+            return transcript
+        now = time.time()
+        unused_s = now - transcript.used_at
+        if 0 < self._limits.max_age_days * 86_400 < unused_s:
+            self.forget(session)
+            await self._store.delete(session)
+        elif 0 < self._limits.idle_reset_minutes * 60 < unused_s:
+            self.forget(session)
+            await self._store.reset(session, now)
+        return await self.transcript(session)
+
+    def forget(self, session: SessionId) -> None:
+        """Read the session from the store when it is asked for again."""
+        self._forget(session)
+
+    async def begin(
+        self,
+        record: RunRecord,
+        plan: Plan,
+        *,
+        since: Transcript,
+        key: IdempotencyKey | None = None,
+    ) -> None:
         """Store what the run reads anew, and return when it is durable.
 
         The transcript of a run that did not *finish* is read from the store again.
@@ -78,6 +128,7 @@ class SessionRegistry:
             record: The run, in the state it is to have.
             plan: What to append and what to supersede.
             since: The transcript that *plan* was made from.
+            key: Stored with it; the run has it from then on.
 
         Raises:
             StorageUnavailable: If it cannot be written; nothing of it is.
@@ -87,7 +138,7 @@ class SessionRegistry:
         entries = _entries(
             record.run_id, plan.append, plan.append_digests, since.last_seq, own=False
         )
-        await self._store.begin(record, entries, plan.supersede)
+        await self._store.begin(record, entries, plan.supersede, key=key)
         if record.state == "failed":
             return
         if plan.supersede and not entries:
@@ -96,14 +147,30 @@ class SessionRegistry:
         gone = set(plan.supersede)
         kept = tuple(entry for entry in since.entries if entry.seq not in gone)
         begun = replace(
-            since, entries=kept + entries, last_seq=since.last_seq + len(entries)
+            since,
+            entries=kept + entries,
+            last_seq=since.last_seq + len(entries),
+            used_at=time.time(),
         )
         if entries:
             begun = replace(begun, last_state=record.state, last_delivered=False)
         self._keep(record.session, begun)
 
-    async def finish(self, record: RunRecord, answer: Sequence[Message]) -> None:
+    async def finish(
+        self,
+        record: RunRecord,
+        answer: Sequence[Message],
+        *,
+        outcome: str | None = None,
+        release: bool = False,
+    ) -> None:
         """Store the run's end with its *answer*, and return when both are durable.
+
+        Args:
+            record: The run, in the state it is to have.
+            answer: The messages it made.
+            outcome: How it ended, for who asks with its key.
+            release: Whether its key is to be free again.
 
         Raises:
             StorageUnavailable: If they cannot be written; nothing of them is.
@@ -115,7 +182,7 @@ class SessionRegistry:
             record.run_id, answer, [digest(m) for m in answer], since.last_seq, own=True
         )
         try:
-            await self._store.finish(record, entries)
+            await self._store.finish(record, entries, outcome=outcome, release=release)
         except StorageUnavailable:
             # It has failed, and its question is no part of the conversation, though
             # the store will say so only when it can be written again.
@@ -136,6 +203,7 @@ class SessionRegistry:
                 last_seq=since.last_seq + len(entries),
                 last_state=record.state if ours else since.last_state,
                 last_delivered=False if ours else since.last_delivered,
+                used_at=time.time(),
             ),
         )
 

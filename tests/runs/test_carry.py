@@ -112,6 +112,8 @@ async def test_carry_end_that_cannot_be_stored(client):
         served.upstream.release()
         answer = await call
     assert (answer.status, answer.error["code"]) == (503, "storage_unavailable")
+    while not served.gateway.store.writable:
+        await asyncio.sleep(0.01)
     await client.chat("three", user="ann")
     assert context(served) == ["one", "ok", "three"]
     served.gateway.registry._live.clear()
