@@ -11,9 +11,16 @@ from tornado.web import Application
 
 from edwin.handlers.api import UnknownUrlHandler
 from edwin.handlers.chat import ChatCompletionsHandler
+from edwin.handlers.events import RunEventsHandler
 from edwin.handlers.health import HealthHandler, ReadyHandler
 from edwin.handlers.metrics import MetricsHandler
 from edwin.handlers.models import ModelHandler, ModelsHandler
+from edwin.handlers.runs import OneRunHandler, RunCancelHandler, RunsHandler
+from edwin.handlers.sessions import (
+    SessionHandler,
+    SessionResetHandler,
+    SessionsHandler,
+)
 from edwin.handlers.socket import SocketHandler
 
 if TYPE_CHECKING:
@@ -37,6 +44,13 @@ def routes(gateway: Gateway, prefix: str = "") -> list[Rule]:
         (r"/v1/chat/completions", ChatCompletionsHandler),
         (r"/v1/models", ModelsHandler),
         (r"/v1/models/(.+)", ModelHandler),
+        (r"/v1/runs", RunsHandler),
+        (r"/v1/runs/(.+)/events", RunEventsHandler),
+        (r"/v1/runs/(.+)/cancel", RunCancelHandler),
+        (r"/v1/runs/(.+)", OneRunHandler),
+        (r"/v1/sessions", SessionsHandler),
+        (r"/v1/sessions/item", SessionHandler),
+        (r"/v1/sessions/reset", SessionResetHandler),
         (r"/healthz", HealthHandler),
         (r"/readyz", ReadyHandler),
         (r"/metrics", MetricsHandler),

@@ -15,7 +15,10 @@ from edwin.errors import Forbidden, Unauthenticated
 from edwin.limiter import FailureLimiter
 from edwin.types import OWNER, Principal
 
-ACTIONS = ("runs:create", "models:read", "metrics:read", "admin")
+ACTIONS = (
+    *("runs:create", "runs:read", "runs:cancel", "sessions:read", "sessions:write"),
+    *("models:read", "metrics:read", "admin"),
+)
 
 
 class Authenticator:

@@ -26,6 +26,7 @@ and SSE and by ``handlers.socket`` for WebSocket.  The tree::
     ├── RunCancelled            499     somebody stopped the run
     ├── InternalError           500     a defect in Edwin
     ├── RunInterrupted          500     the run was lost with the gateway
+    ├── PastError               as it was   what a run ended with before
     ├── Overloaded              503     too many runs wait in this gateway
     ├── QueueTimeout            503     the deadline passed before the run began
     ├── GatewayStopping         503     the gateway is shutting down
@@ -295,6 +296,20 @@ class ProviderTimeout(ProviderError):
     """The provider's answer did not come in time."""
 
     status, code = 504, "provider_timeout"
+
+
+class PastError(EdwinError):
+    """An error that a run ended with before; repeating the call gives it again."""
+
+    def __init__(self, status: int, error: dict[str, Any]) -> None:
+        super().__init__(
+            error["message"],
+            param=error["param"],
+            code=error["code"],
+            should_retry=False,
+        )
+        # Of this one alone: whose class it was is not kept.
+        self.__dict__.update(status=status, type=error["type"])
 
 
 def envelope(error: EdwinError) -> dict[str, Any]:

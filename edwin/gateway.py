@@ -26,8 +26,11 @@ from edwin.presence import Presence
 from edwin.providers.base import Provider, provider_class
 from edwin.runs.carry import Carrier
 from edwin.runs.engine import RunEngine
+from edwin.runs.idempotency import IdempotencyKeys
+from edwin.runs.limits import within_descriptors
 from edwin.runs.local import LocalEngine
 from edwin.sessions import SessionRegistry
+from edwin.sessions.retention import Retention
 from edwin.state import StateFolder
 from edwin.store import Store
 from edwin.tracing import Tracing
@@ -148,7 +151,7 @@ class Gateway:
             await started.start()
             house.push_async_callback(started.stop)
         self.store = store
-        self.registry = SessionRegistry(store, secrets[0])
+        self.registry = SessionRegistry(store, secrets[0], config.gateway.sessions)
         tracing = Tracing(
             self._tracer_provider,
             secret=secrets[0],
@@ -161,8 +164,13 @@ class Gateway:
             tracing,
             self.metrics,
         )
-        self.engine = LocalEngine(carrier, config.gateway.runs)
+        self.engine = LocalEngine(
+            carrier, within_descriptors(config.gateway.runs), IdempotencyKeys(store)
+        )
         await self.engine.start()
+        retention = Retention(store, config.gateway.sessions)
+        retention.start()
+        house.push_async_callback(retention.stop)
         self.schemas.warm("openai/chat_completion_request")
         self._instrument(house)
 
@@ -216,7 +224,9 @@ class Gateway:
             body_timeout=self.config.gateway.http.body_seconds,
         )
         self._server.add_sockets(sockets)
-        return bind, sockets[0].getsockname()[1]
+        port = sockets[0].getsockname()[1]
+        self._folder.announce(bind, port)
+        return bind, port
 
     def check_serving(self) -> None:
         """Return if requests can be served.

@@ -111,7 +111,7 @@ async def check_what_is_stored(client: Client, fault: Fault, model: str) -> None
     """The ledger says how it ended; the conversation holds whole answers only."""
     gateway = client.served.gateway
     session = SessionId("owner", model.removeprefix("edwin:"), "the-session")
-    (run,) = await gateway.store.runs(session)
+    (run,) = await gateway.store.runs(session_key=session.key, agent=session.agent)
     assert run.error_code == fault.code
     assert run.state == ("failed" if fault.code else "finished")
     gateway.registry._live.clear()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.conftest import Client, raw_chat
+from tests.conftest import Client, chat, raw_chat
 
 KEY = {"Idempotency-Key": "order-17"}
 
@@ -247,3 +247,22 @@ async def test_idempotency_outlives_the_gateway(
         assert two.json["choices"] == one.json["choices"]
         assert two.json["usage"] == one.json["usage"]
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.gen_test
+async def test_idempotency_detaches_a_run_in_flight(make_gateway, connect):
+    """A detached request that joins a run lets it go on without a reader."""
+    served = await make_gateway({"gateway": {"runs": {"graceSeconds": 0.1}}})
+    client = Client(served)
+    served.upstream.hang(["half "], then=["whole"])
+    headers = "Idempotency-Key: order-17\r\n"
+    first = await connect(served, raw_chat("go", headers=headers, stream=True))
+    await first.until(b"half")
+    joined = await client.request("/v1/runs", chat("go"), headers=KEY)
+    assert joined.code == 202
+    await first.close()
+    await asyncio.sleep(0.5)
+    served.upstream.release()
+    await settled(client)
+    assert (await client.chat("go", headers=KEY)).text == "half whole"
+    assert len(served.upstream.requests) == 1

@@ -13,7 +13,8 @@ from edwin.errors import EdwinError
 from edwin.handlers.api import ApiHandler
 from edwin.handlers.reset import arrived
 from edwin.handlers.watch import Watch
-from edwin.runs.run import Reader, Run
+from edwin.runs.reader import Reader
+from edwin.runs.run import Run
 from edwin.types import Event, RunFailed, RunFinished, RunQueued, RunStarted
 from edwin.wire import openai, sse
 
@@ -90,12 +91,14 @@ class RunHandler(ApiHandler):
                 self.request.connection.stream.close()  # type: ignore[union-attr]
 
     @contextmanager
-    def _answering(self, run: Run) -> Iterator[Reader]:
+    def _answering(
+        self, run: Run, after: int = 0, *, skips: bool = False
+    ) -> Iterator[Reader]:
         """Read *run*, as long as the client is there; who leaves leaves the run."""
         connection = self.request.connection
         fd = None if self.client_left else connection.stream.socket.fileno()  # type: ignore[union-attr]
         self.gateway.answers.add(self)
-        with run.events() as self.reader:
+        with run.events(after, skips=skips) as self.reader:
             if fd is not None:
                 self.gateway.presence.add(fd, self.reader.close)
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from tornado.web import stream_request_body
 
@@ -35,9 +35,9 @@ class ApiHandler(GuardedHandler):
     """
 
     public: bool = False
-    action: ClassVar[str | None] = None
-    schema: ClassVar[str | None] = None
-    endpoint: ClassVar[str | None] = None
+    action: str | None = None
+    schema: str | None = None
+    endpoint: str | None = None
 
     def initialize(self, gateway: Gateway) -> None:
         """Take the gateway and today's configuration; called by Tornado."""

@@ -73,6 +73,7 @@ class RunEngine(Protocol):
             cancel: What those that are before it are cancelled with; None: they go on.
 
         Raises:
+            SessionQueueFull: If too much waits in the session.
             GatewayStopping: If nothing is begun any more.
 
         """

@@ -60,6 +60,8 @@ class IdempotencyKeys:
         while claim := self._claims.get(place):
             _check(request, claim.fingerprint)
             if run := await asyncio.shield(claim.run):
+                if request.detached:
+                    run.detach()
                 return run
         claim = self._claims[place] = _Claim(request.idempotency.fingerprint)
         run = None

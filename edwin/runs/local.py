@@ -101,6 +101,12 @@ class LocalEngine:
         """Do *work* in *session*'s lane, in its turn; see :class:`RunEngine`."""
         if self._stopping:
             raise GatewayStopping("the gateway is shutting down", retry_after_s=5)
+        if self._lanes.length(session) > self._limits.max_queued_per_session + 1:
+            raise SessionQueueFull(
+                "too much waits in this session already "
+                "(gateway.runs.maxQueuedPerSession)",
+                retry_after_s=self._pace.until_turn(1),
+            )
         errand = Errand(session)
         first = self._lanes.join(errand)
         try:

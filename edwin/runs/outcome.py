@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import orjson
 
-from edwin.errors import EdwinError, envelope
+from edwin.errors import PastError, envelope
 from edwin.types import (
     Event,
     Message,
@@ -18,20 +17,6 @@ from edwin.types import (
     ToolCallDelta,
     Usage,
 )
-
-
-class PastError(EdwinError):
-    """An error that a run ended with before; repeating the call gives it again."""
-
-    def __init__(self, status: int, error: dict[str, Any]) -> None:
-        super().__init__(
-            error["message"],
-            param=error["param"],
-            code=error["code"],
-            should_retry=False,
-        )
-        # Of this one alone: whose class it was is not kept.
-        self.__dict__.update(status=status, type=error["type"])
 
 
 def write(end: RunFinished | RunFailed) -> str:

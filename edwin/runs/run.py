@@ -1,4 +1,4 @@
-"""One run as everybody sees it: its events, its readers, its end.
+"""One run as everybody sees it: its events, who reads them, its end.
 
 A run is a task of its own, apart from the connection that asked for it.  Engines
 make runs and :mod:`edwin.runs.carry` carries them out; handlers read them.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from types import TracebackType
+from collections.abc import Awaitable, Callable, Sequence
 
 from edwin.errors import EdwinError, InternalError, RunCancelled
+from edwin.runs.reader import Reader
 from edwin.types import (
     Event,
     RunFailed,
@@ -162,15 +162,23 @@ class Run:
         """Note that the answer has reached its client, to the last byte."""
         self._deliver(self)
 
-    def events(self, after: int = 0, *, holds: bool = True) -> Reader:
+    def events(
+        self, after: int = 0, *, holds: bool = True, skips: bool = False
+    ) -> Reader:
         """Return a reader of the events with a number above *after*, then live.
 
         Args:
             after: 0: all there are.
             holds: Whether the run goes on for this reader's sake.
+            skips: Whether it can do without events that have left the buffer.
 
         """
-        return Reader(self, after, holds=holds)
+        return Reader(self, after, holds=holds, skips=skips)
+
+    def detach(self) -> None:
+        """Let the run go on to its end, whether anybody reads it or not."""
+        self._linger_s = math.inf
+        self._stop_lingering()
 
     def cancel(self, reason: EdwinError | None = None) -> None:
         """End the run before its time; without effect on one that has ended.
@@ -276,110 +284,6 @@ class Run:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-class Reader:
-    """One reader's place in a run's events.
-
-    Use as a context manager: while it is open the run knows that somebody reads.
-
-    Attributes:
-        holds: Whether the run goes on for its sake.
-        closed: Whether it reads no more.
-
-    """
-
-    def __init__(self, run: Run, after: int, *, holds: bool = True) -> None:
-        self.holds = holds
-        self._run = run
-        self._place = after
-        self._waiter: asyncio.Future[None] | None = None
-        self._until_end = False
-        self.closed = False
-
-    def __enter__(self) -> Reader:
-        self._run.joined(self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def place(self) -> int:
-        """The number of the last event that :meth:`next` returned."""
-        return self._place
-
-    def close(self) -> None:
-        """Stop reading; a waiting :meth:`next` returns at once.  Idempotent."""
-        if not self.closed:
-            self.closed = True
-            self._run.left(self)
-            self.wake()
-
-    def notify(self, *, ended: bool) -> None:
-        """Wake the reader if it waits for this kind of news; called by the run."""
-        if ended or not self._until_end:
-            self.wake()
-
-    def wake(self) -> None:
-        """Let a waiting :meth:`next` return, with or without events."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def next(self) -> list[Event]:
-        """Return the events that came since the last call, all of them at once.
-
-        Waits until there is one, or until :meth:`wake` or :meth:`close`; then the
-        list may be empty.
-
-        Raises:
-            InternalError: If the reader is too far behind the buffer.
-
-        """
-        events = self._run.since(self._place)
-        if not events and not self.closed:
-            await self._wait()
-            events = self._run.since(self._place)
-        self._place += len(events)
-        return events
-
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        """Yield events one by one, until the run's end or :meth:`close`."""
-        while not self.closed:
-            for event in await self.next():
-                yield event
-                if isinstance(event, _ENDS):
-                    return
-
-    async def result(self) -> RunFinished:
-        """Return the run's whole answer.
-
-        Raises:
-            EdwinError: What the run failed with.
-            RunCancelled: If the reader was closed first.
-
-        """
-        self._until_end = True
-        while not self.closed:
-            match self._run.end:
-                case RunFinished() as end:
-                    return end
-                case RunFailed(error):
-                    raise error
-            await self._wait()
-        raise RunCancelled("the client left")
-
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
 
 async def _nothing(run: Run) -> None:
