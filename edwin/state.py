@@ -1,7 +1,8 @@
 """The state folder: made private, held by one process, home of the secrets.
 
 Owned by the gateway.  ``<stateDir>`` is 0700; ``lock``, ``token``,
-``session-secret`` and the database in it are 0600.
+``session-secret`` and the database in it are 0600.  Who holds the folder stands in
+``lock``: its process, and where it listens.
 """
 
 from __future__ import annotations
@@ -9,12 +10,62 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+from edwin.addresses import parse_address
 from edwin.errors import StateError
 
 SECRET_BYTES = 32
+TOKEN = "token"
+SESSION_SECRET = "session-secret"
+
+# Who only looks holds the lock for microseconds.
+_ATTEMPTS = 10
+_BETWEEN_ATTEMPTS_S = 0.02
+_LOCK_BYTES = 1024
+
+
+class Holder(NamedTuple):
+    """The process that holds a state folder.
+
+    Attributes:
+        pid: Its id; None: it has not said so yet.
+        url: Where a client on this machine reaches its gateway; None: it does not
+            listen, or not yet.
+
+    """
+
+    pid: int | None
+    url: str | None
+
+    def __str__(self) -> str:
+        pid = "unknown" if self.pid is None else self.pid
+        return f"pid {pid}, {self.url}" if self.url else f"pid {pid}"
+
+
+def holder(path: Path) -> Holder | None:
+    """Return who holds the state folder *path*, or None if nobody does.
+
+    Raises:
+        StateError: If that cannot be told.
+
+    """
+    try:
+        lock = os.open(path / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(lock)
+    finally:
+        os.close(lock)
+    return None
 
 
 class StateFolder:
@@ -46,22 +97,32 @@ class StateFolder:
             self.path.chmod(0o700)
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise StateError(
-                f"the state folder {self.path} cannot be used: {error.strerror}"
-            ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            raise _unusable(self.path, error) from error
+        if not _taken(lock):
+            found = _read(lock)
             os.close(lock)
             raise StateError(
                 f"the state folder {self.path} is held by another Edwin process "
-                f"(pid {holder or 'unknown'}); stop it, or set EDWIN_STATE_DIR or "
-                "gateway.stateDir to another folder"
-            ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+                f"({found}); stop it, or set EDWIN_STATE_DIR or gateway.stateDir to "
+                "another folder"
+            )
         self._lock = lock
+        self._say("")
+
+    def announce(self, bind: str, port: int) -> None:
+        """Say where the gateway listens, to those who find the folder held.
+
+        Args:
+            bind: The address as configured; one that stands for all of this
+                machine's addresses is announced as its loopback one.
+            port: The port it has.
+
+        """
+        address = parse_address(bind)
+        host = bind
+        if address is not None and address.is_unspecified:
+            host = "127.0.0.1" if address.version == 4 else "::1"
+        self._say(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     def release(self) -> None:
         """Let the folder go; the lock file stays."""
@@ -71,22 +132,31 @@ class StateFolder:
 
     def token(self) -> str:
         """Return the gateway's own token, made at first use."""
-        return self._kept("token", lambda: secrets.token_urlsafe(32))
+        return self._kept(TOKEN, lambda: secrets.token_urlsafe(32))
 
     def session_secret(self) -> str:
         """Return the secret that session keys are made with, made at first use."""
-        return self._kept("session-secret", lambda: secrets.token_hex(SECRET_BYTES))
+        return self._kept(SESSION_SECRET, lambda: secrets.token_hex(SECRET_BYTES))
+
+    def found_token(self) -> str | None:
+        """Return the gateway's own token if there is one; the folder need not be held.
+
+        Raises:
+            StateError: If it cannot be read.
+
+        """
+        return _found(self.path / TOKEN)
+
+    def _say(self, url: str) -> None:
+        if self._lock is not None:
+            said = f"{os.getpid()}\n{url}\n".encode()
+            os.pwrite(self._lock, said, 0)
+            os.ftruncate(self._lock, len(said))
 
     def _kept(self, name: str, make: Callable[[], str]) -> str:
         path = self.path / name
-        try:
-            if value := path.read_text("utf-8").strip():
-                path.chmod(0o600)
-                return value
-        except FileNotFoundError:
-            pass
-        except (OSError, UnicodeDecodeError) as error:
-            raise StateError(f"{path} cannot be read: {error}") from error
+        if value := _found(path, private=True):
+            return value
         value = make()
         self._write(path, value)
         return value
@@ -104,3 +174,38 @@ class StateFolder:
             draft.replace(path)
         except OSError as error:
             raise StateError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _found(path: Path, *, private: bool = False) -> str | None:
+    """Return what the file *path* holds, or None; *private*: it is 0600 then."""
+    try:
+        value = path.read_text("utf-8").strip()
+        if value and private:
+            path.chmod(0o600)
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateError(f"{path} cannot be read: {error}") from error
+    return value or None
+
+
+def _taken(lock: int) -> bool:
+    """Take the lock; return whether that went."""
+    for _ in range(_ATTEMPTS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_BETWEEN_ATTEMPTS_S)
+        else:
+            return True
+    return False
+
+
+def _read(lock: int) -> Holder:
+    said = os.pread(lock, _LOCK_BYTES, 0).decode("utf-8", "replace")
+    pid, _, url = said.partition("\n")
+    return Holder(int(pid) if pid.isdecimal() else None, url.strip() or None)
+
+
+def _unusable(path: Path, error: OSError) -> StateError:
+    return StateError(f"the state folder {path} cannot be used: {error.strerror}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -191,3 +192,52 @@ async def test_cli_check_config(configured):
     assert "a-secret-token" not in result.stdout
     yaml.safe_load(result.stdout)
     assert not (configured / "state").exists()
+
+
+@pytest.mark.gen_test
+async def test_cli_gateway_may_open_files(upstream, tmp_path):
+    """The gateway raises its limit of open files to the one it may not exceed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+    try:
+        process = await in_thread(GatewayProcess, tmp_path, provided_by(upstream))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with process:
+        found = resource.prlimit(process.process.pid, resource.RLIMIT_NOFILE)
+    assert found == (hard, hard)
+
+
+@pytest.mark.gen_test
+async def test_cli_asks_the_gateway(upstream, tmp_path):
+    """A second process finds the gateway by its state folder, and asks it."""
+    upstream.hang(after=["half"])
+    with await in_thread(GatewayProcess, tmp_path, provided_by(upstream)) as process:
+        call = asyncio.ensure_future(Client(process).chat("Hi", stream=True))
+        await upstream.arrival()
+        running = await in_thread(
+            edwin, "runs", "list", "--state", "running", "--json", cwd=tmp_path
+        )
+        (run,) = json.loads(running.stdout)["data"]
+        result = await in_thread(edwin, "runs", "cancel", run["id"], cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "run_cancelled" in (await call).body
+        refused = await in_thread(edwin, "gateway", cwd=tmp_path)
+        assert refused.returncode == 1
+        assert f"pid {process.process.pid}, {process.url}" in refused.stderr
+
+
+@pytest.mark.gen_test
+async def test_cli_says_nothing_of_the_gateway(configured):
+    """A command says nothing of how much a gateway could carry in its place."""
+    shell = ("sh", "-c", 'ulimit -Sn 200; exec "$@"', "sh")
+    for words in (say("-m", "Hi"), ["runs", "list"]):
+        result = await in_thread(
+            subprocess.run,
+            [*shell, sys.executable, "-m", "edwin.cli", *words],
+            cwd=configured,
+            env=environment(HOME=str(configured)),
+            capture_output=True,
+            text=True,
+        )
+        assert (result.returncode, result.stderr) == (0, "")

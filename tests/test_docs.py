@@ -24,7 +24,7 @@ from edwin.app import routes
 from edwin.cli import agent, gateway
 from edwin.config import load
 from edwin.gateway import Gateway
-from edwin.validate import Schemas
+from edwin.validate import Schemas, retrieve
 from edwin.wire.fields import FIELDS
 from tests.process import ROOT, GatewayProcess, environment
 from tests.test_layers import MIGRATIONS, MODULES, ROWS
@@ -292,6 +292,26 @@ def test_docs_routes():
         assert method.lower() in vars(served[path]) or path == "/ws"
         public = getattr(served[path], "public", None)
         assert auth == {True: "no", False: "yes", None: "in it"}[public]
+
+
+def test_docs_run_events():
+    """The table of a run's events is the one that the schema knows, with payloads."""
+    schema = retrieve("edwin:runs/event")
+    rows = table(section(DOCS["api"], "### Events of a run"))
+    shown = {
+        quoted(row[0]): set(re.findall(r"`(\w+)`", re.split("[:;]", row[1])[0]))
+        for row in rows
+    }
+    assert list(shown) == schema["properties"]["event"]["enum"]
+    for name, fields in shown.items():
+        assert fields == set(schema["$defs"][name]["properties"])
+
+
+def test_docs_run_fields():
+    """The table of a run's fields is the schema's."""
+    text = section(DOCS["api"], "## Runs").split("shows one")[1].split("###")[0]
+    shown = [name for row in table(text) for name in re.findall(r"`(\w+)`", row[0])]
+    assert shown == retrieve("edwin:runs/run")["required"]
 
 
 def raised() -> dict[str, tuple[int, str]]:

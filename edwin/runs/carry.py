@@ -274,7 +274,7 @@ class Carrier:
         elif tried and not answer.begun:
             # Where its question could not be kept, an answer would be an orphan.
             run.released = True
-            self._store.note(run.record())
+            self._store.note(run.record(), release=run.request.kept)
         elif run.pended and not tried:
             await self.settle(run)
         else:

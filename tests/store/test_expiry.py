@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edwin.errors import StorageUnavailable
+from edwin.store import removal
 from edwin.types import IdempotencyKey
 from tests.store.samples import (
     ANN,
@@ -226,3 +227,22 @@ async def test_store_expiry_leaves_a_session_usable(store):
     await say(store, "d", 7)
     found = await store.transcript(ANN)
     assert ([one.seq for one in found.entries], found.last_seq) == ([7, 8], 8)
+
+
+@pytest.mark.gen_test
+async def test_store_leaves_what_is_used_meanwhile(store):
+    """A session that is used or shortened between a look and the removal is left."""
+    await say(store, "a", 1)
+    await say(store, "b", 3)
+    await say(store, "c", 1, 5, session=BOB)
+    await say(store, "d", 6, 1, session=BOB)
+    limits = removal.Limits(0.0, 5000.0, 2, 100)
+    found = await store._read(lambda connection: removal.find(connection, limits))
+    assert (len(found.unused), len(found.long)) == (2, 2)
+    await store.begin(run("e", started_at=6000.0), [user("e", 5)])
+    await store.delete(BOB)
+    await expire(store, max_messages=2)
+    left = await places(store)
+    clear = store._running().call(lambda c: removal.clear(c, found, limits))
+    assert await clear == 0
+    assert await places(store) == left == [5]

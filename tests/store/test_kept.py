@@ -185,3 +185,16 @@ async def test_store_writes_ordinary_runs_as_ever(store):
         *written,
         "INSERT INTO messages",
     ]
+
+
+@pytest.mark.gen_test
+async def test_store_tells_of_the_latest_note(store):
+    """What was noted later holds, though only what was noted earlier is written."""
+    await store.open(run("a", session=ALONE), key=KEY)
+    store.note(run("a", "failed", session=ALONE), outcome="{1}")
+    written = asyncio.ensure_future(store.begin(run("b"), []))
+    await asyncio.sleep(0)  # it has taken the first note along
+    store.note(run("a", "failed", session=ALONE), release=True)
+    await written
+    assert await store.kept("owner", "once") is None
+    assert (await store.run("run_a")).fingerprint == b""
