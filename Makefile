@@ -1,6 +1,6 @@
 # Thin verbs over the scripts in tools/; arguments to pytest: tools/test -k routing
 
-.PHONY: run test lint types bench
+.PHONY: run test lint types bench gate
 
 run:
 	@tools/run
@@ -16,3 +16,6 @@ types:
 
 bench:
 	@tools/bench/run
+
+gate:
+	@tools/bench/run --gate

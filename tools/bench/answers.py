@@ -17,6 +17,9 @@ _HEAD = (
     b"Cache-Control: no-cache\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
+_WHOLE_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+)
 _END = b"0\r\n\r\n"
 
 
@@ -51,6 +54,18 @@ class Answer:
         parts[-1] += _chunk(b"data: [DONE]\n\n") + _END
         return [b"".join(parts)] if self.gap_s is None else parts
 
+    def whole(self) -> bytes:
+        """Return the answer for who wants no stream: one body, at once."""
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": MARK.decode() * self.deltas},
+            "finish_reason": "stop",
+        }
+        usage = _counts(self.deltas)
+        document = {"choices": [choice], "usage": usage}
+        body = _json(document | {"object": "chat.completion"})
+        return _WHOLE_HEAD % len(body) + body
+
 
 def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
@@ -62,15 +77,23 @@ def _event(delta: dict[str, Any], reason: str | None = None) -> bytes:
 
 
 def _usage(deltas: int) -> bytes:
+    return _data({"choices": [], "usage": _counts(deltas)})
+
+
+def _counts(deltas: int) -> dict[str, int]:
     counts = {"prompt_tokens": 20, "completion_tokens": deltas}
-    return _data({"choices": [], "usage": counts | {"total_tokens": 20 + deltas}})
+    return counts | {"total_tokens": 20 + deltas}
 
 
 def _data(rest: dict[str, Any]) -> bytes:
+    return b"data: " + _json(rest) + b"\n\n"
+
+
+def _json(rest: dict[str, Any]) -> bytes:
     head = {
         "id": "chatcmpl-0123456789abcdef0123456789abcdef",
         "object": "chat.completion.chunk",
         "created": 1_700_000_000,
         "model": "mock",
     }
-    return b"data: " + json.dumps(head | rest, separators=(",", ":")).encode() + b"\n\n"
+    return json.dumps(head | rest, separators=(",", ":")).encode()

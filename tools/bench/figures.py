@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tools.bench.processes import Helper, Server
 
@@ -30,12 +30,14 @@ class Figure:
         name: As in the table and the JSON.
         unit: What it is in.
         decides: Whether the floor's figure against itself decides if the run counts.
+        gated: What the gate has a limit on: the ratio to the floor, or what is added.
 
     """
 
     name: str
     unit: str
     decides: bool = False
+    gated: Literal["ratio", "added"] = "ratio"
 
 
 class Stage(Protocol):
@@ -47,6 +49,10 @@ class Stage(Protocol):
 
     def server(self, kind: str) -> Server:
         """Return the server of this *kind* that stays for the whole run."""
+        ...
+
+    def foreign(self, kind: str) -> bool:
+        """Return whether this *kind* of server is of another make."""
         ...
 
     def fresh(self, kind: str) -> Server:
@@ -65,6 +71,11 @@ class Measure(Protocol):
     @property
     def figures(self) -> tuple[Figure, ...]:
         """The figures that are shown."""
+        ...
+
+    @property
+    def foreign(self) -> bool:
+        """Whether servers of another make can be measured with it too."""
         ...
 
     def take(self, stage: Stage, kinds: Sequence[str]) -> Round:

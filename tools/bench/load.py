@@ -33,7 +33,9 @@ class Job:
         port: Of the server, on 127.0.0.1.
         request: The bytes of a request, as Latin-1 text.
         connections: How many there are, each with one request at a time.
-        deltas: How often :data:`~tools.bench.answers.MARK` stands in an answer.
+        deltas: How often *mark* stands in an answer.
+        mark: What is counted.
+        status: Of every answer.
         silent: Whether nothing follows the first delta.
         turns: How many requests a conversation has, where :data:`USER` stands.
         spread_s: Seconds over which the connections begin.
@@ -44,6 +46,8 @@ class Job:
     request: str
     connections: int
     deltas: int
+    mark: str = MARK.decode()
+    status: int = 200
     silent: bool = False
     turns: int = 1
     spread_s: float = 0.0
@@ -57,6 +61,9 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sent_at = 0.0
         self.first_at = 0.0
+        self._mark = job.mark.encode("latin-1")
+        self._marks = job.deltas
+        self._head = b"HTTP/1.1 %d " % job.status
         self._parts = job.request.encode("latin-1").split(USER.encode())
         self._turns = job.turns
         self._turn = 0
@@ -88,7 +95,7 @@ class Connection:
             raise ConnectionError(f"closed after {bytes(self._received[:500])!r}")
         received = self._received
         received += data
-        if not self.first_at and MARK in received:
+        if not self.first_at and self._mark in received:
             self.first_at = time.perf_counter()
         if not self._length:
             self._length = _answer_length(received)
@@ -96,7 +103,7 @@ class Connection:
             return received.endswith(b"\r\n0\r\n\r\n")
         return 0 < self._length <= len(received)
 
-    def check(self, deltas: int) -> None:
+    def check(self) -> None:
         """Return if the answer is what it should be.
 
         Raises:
@@ -104,7 +111,8 @@ class Connection:
 
         """
         received = self._received
-        if not received.startswith(b"HTTP/1.1 200 ") or received.count(MARK) != deltas:
+        marks = received.count(self._mark)
+        if not received.startswith(self._head) or marks != self._marks:
             raise ValueError(f"wrong answer: {bytes(received[:1000])!r}")
 
 
@@ -149,7 +157,7 @@ class Pool:
             for descriptor, _ in self._epoll.poll():
                 connection = self._connections[descriptor]
                 if connection.read():
-                    connection.check(self._job.deltas)
+                    connection.check()
                     waiting.discard(descriptor)
                 elif self._job.silent and connection.first_at:
                     waiting.discard(descriptor)
@@ -193,9 +201,9 @@ class Pool:
     def _note(self, connection: Connection) -> float:
         """Note how long an answer took; return the time."""
         now = time.perf_counter()
+        connection.check()
         self._whole_s.append(now - connection.sent_at)
         self._first_s.append(connection.first_at - connection.sent_at)
-        connection.check(self._job.deltas)
         return now
 
     def close(self) -> dict[str, float]:

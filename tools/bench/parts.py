@@ -6,6 +6,7 @@ half.  The log's lines are made and written, to nowhere.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import logging
@@ -13,9 +14,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edwin import log
 from edwin.executor import AgentExecutor
 from edwin.gateway import Gateway
 from edwin.log import JsonFormatter
@@ -36,8 +39,6 @@ from edwin.types import (
     Usage,
 )
 
-ROUNDS = 200
-TIMES = 200
 AGENT = Agent("main", "instant/x")
 LOG_FIELDS = {
     "request_id": "req_0123456789abcdef0123456789abcdef",
@@ -80,15 +81,50 @@ def request(number: int = 0) -> RunRequest:
     )
 
 
-def timed(work: Callable[[], Any], times: int = TIMES) -> list[float]:
-    """Return what one call of *work* took in each round, in microseconds of CPU."""
-    figures = []
-    for _ in range(ROUNDS):
-        begun = time.thread_time_ns()
-        for _ in range(times):
-            work()
-        figures.append((time.thread_time_ns() - begun) / times / 1000)
-    return figures
+@dataclass(frozen=True)
+class Budget:
+    """How much is timed.
+
+    Attributes:
+        rounds: How often each part is timed, at least twice.
+        times: How often it is done in one of these rounds; what is slow, less often.
+        idle_s: For how long the idle loop is watched, five times.
+
+    """
+
+    rounds: int
+    times: int
+    idle_s: float
+
+    def timed(self, work: Callable[[], Any], *, slow: int = 1) -> list[float]:
+        """Return what one call of *work* took in each round, in microseconds of CPU.
+
+        Args:
+            work: What is timed.
+            slow: By how much less often than usual it is done in a round.
+
+        """
+        times = max(1, self.times // slow)
+        figures = []
+        for _ in range(self.rounds):
+            begun = time.thread_time_ns()
+            for _ in range(times):
+                work()
+            figures.append((time.thread_time_ns() - begun) / times / 1000)
+        return figures
+
+    async def awaited(self, work: Callable[[], Any]) -> list[float]:
+        """Return what one ``await work()`` took in each round, likewise."""
+        times = max(1, self.times // 10)
+        figures = []
+        for _ in range(self.rounds):
+            begun = time.thread_time_ns()
+            for _ in range(times):
+                await work()
+            figures.append((time.thread_time_ns() - begun) / times / 1000)
+            # The ledger's lines are written meanwhile, by a thread of their own.
+            await asyncio.sleep(0)
+        return figures
 
 
 def line(name: str, figure: float) -> None:
@@ -134,18 +170,6 @@ class Parts:
         events = self.executor.run(AGENT, request().messages, {})
         return [event async for event in events]
 
-    async def rounds(self, work: Callable[[], Any]) -> list[float]:
-        """Return what one ``await work()`` took in each round, likewise."""
-        figures = []
-        for _ in range(ROUNDS):
-            begun = time.thread_time_ns()
-            for _ in range(TIMES // 10):
-                await work()
-            figures.append((time.thread_time_ns() - begun) / (TIMES // 10) / 1000)
-            # The ledger's lines are written meanwhile, by a thread of their own.
-            await asyncio.sleep(0)
-        return figures
-
 
 async def task() -> None:
     """Wait for a task by a future, as a run's reader does."""
@@ -170,7 +194,7 @@ def count_delta(metrics: Metrics) -> None:
     metrics.deltas += 1
 
 
-async def measure(folder: Path) -> None:
+async def measure(folder: Path, budget: Budget) -> None:
     """Time every part and print what it took."""
     gateway = Gateway(
         {
@@ -185,33 +209,37 @@ async def measure(folder: Path) -> None:
     try:
         parts = Parts(gateway)
         run = await parts.run()
-        metrics = parts.metrics
+        metrics, timed = parts.metrics, budget.timed
         total = show("metrics: a run", timed(lambda: parts.carrier._count(run)))
         total += show("metrics: a request", timed(lambda: count_request(metrics)))
         show("metrics: a delta", timed(lambda: count_delta(metrics)))
-        # As edwin.log.setup() does, into memory that is thrown away.
-        total += show("log line of a run", with_log(parts.carrier, run))
+        # As in `edwin gateway`, but into nothing.
+        log.setup()
+        logging.getLogger().handlers.clear()
+        total += show("log line of a run", with_log(parts.carrier, run, timed))
         logger = logging.getLogger("edwin.runs")
         logger.disabled = True
-        whole = statistics.median(await parts.rounds(parts.run))
-        alone = await parts.rounds(parts.talk)
+        whole = statistics.median(await budget.awaited(parts.run))
+        alone = await budget.awaited(parts.talk)
         counted = statistics.median(timed(lambda: parts.carrier._count(run)))
         kept = whole - statistics.median(alone) - counted
-        bare = statistics.median(await parts.rounds(task))
+        bare = statistics.median(await budget.awaited(task))
         line("a run, less executor and metrics", kept)
         line("a task and who waits for it, asyncio's part", bare)
         line("bookkeeping of a run: the difference", kept - bare)
         show("  of it: a Run and its record", timed(lambda: record(run)))
-        show("  of it: the ledger's line", timed(lambda: parts.note(run), times=20))
+        show("  of it: the ledger's line", timed(lambda: parts.note(run), slow=10))
         line("metrics, log line and bookkeeping together", total + kept - bare)
-        show("scrape", timed(gateway.metrics.scrape, times=5))
+        show("scrape", timed(gateway.metrics.scrape, slow=40))
         logger.disabled = False
-        await beat()
+        await beat(budget.idle_s)
     finally:
         await gateway.stop()
 
 
-def with_log(carrier: Carrier, run: Run) -> list[float]:
+def with_log(
+    carrier: Carrier, run: Run, timed: Callable[[Callable[[], Any]], list[float]]
+) -> list[float]:
     """Return what making and writing the line of *run* takes."""
     logger = logging.getLogger("edwin.runs")
     with open("/dev/null", "w") as nowhere:
@@ -238,7 +266,7 @@ def record(run: Run) -> None:
     made.record()
 
 
-async def beat() -> None:
+async def beat(idle_s: float) -> None:
     """Print what watching an idle loop takes, loop and thread together."""
     for name, on in (("idle process, a second", False), ("the same, watched", True)):
         monitor = LoopMonitor(0.05, lag=Metrics().loop_lag.observe, blocked=bool)
@@ -247,8 +275,8 @@ async def beat() -> None:
         figures = []
         for _ in range(5):
             begun = time.process_time_ns()
-            await asyncio.sleep(1)
-            figures.append((time.process_time_ns() - begun) / 1000)
+            await asyncio.sleep(idle_s)
+            figures.append((time.process_time_ns() - begun) / 1000 / idle_s)
         show(name, figures)
         if on:
             monitor.stop()
@@ -257,9 +285,26 @@ async def beat() -> None:
 
 def main() -> None:
     """Run the command."""
+    budget = options()
     gc.freeze()
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(measure(Path(folder)))
+        asyncio.run(measure(Path(folder), budget))
+
+
+def options() -> Budget:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.bench.parts",
+        description="Time the instruments, each alone.",
+    )
+    add = parser.add_argument
+    add("--rounds", type=int, default=200, help="how often each is timed (200)")
+    add("--times", type=int, default=200, help="how often it is done then (200)")
+    add("--idle-seconds", type=float, default=1.0, help="of an idle loop (1)")
+    given = parser.parse_args()
+    if given.rounds < 2 or given.times < 1 or not given.idle_seconds > 0:
+        parser.error("at least two rounds, one time, and some idling")
+    return Budget(given.rounds, given.times, given.idle_seconds)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -49,14 +50,23 @@ class Process:
         folder: Its working directory and home.
         pipes: Whether its standard input and output are kept for :meth:`ask`;
             otherwise what it prints goes to the file ``output``.
+        python: The interpreter; default: this one.
+        environ: Variables that are added or replaced.
 
     """
 
     def __init__(
-        self, words: Sequence[str], *, cores: set[int], folder: Path, pipes: bool
+        self,
+        words: Sequence[str],
+        *,
+        cores: set[int],
+        folder: Path,
+        pipes: bool,
+        python: str = sys.executable,
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("EDWIN_")}
-        environ |= {"PYTHONPATH": str(ROOT), "HOME": str(folder)}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("EDWIN_")}
+        kept |= {"PYTHONPATH": str(ROOT), "HOME": str(folder)}
         self.folder = folder
         folder.mkdir(exist_ok=True)
         mine = os.sched_getaffinity(0)
@@ -66,9 +76,9 @@ class Process:
             with open(folder / "output", "wb") as output:
                 self.started_at = time.perf_counter()
                 self._process = subprocess.Popen(
-                    [sys.executable, *words],
+                    [python, *words],
                     cwd=folder,
-                    env=environ,
+                    env={**kept, **environ},
                     stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
                     stdout=subprocess.PIPE if pipes else output,
                     stderr=output,
@@ -133,7 +143,9 @@ class Process:
         """End it, and wait for its end.  Idempotent."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                # What it never read is still to be written, to nobody.
+                with suppress(BrokenPipeError):
+                    pipe.close()
         if self._process.poll() is None:
             self._process.terminate()
         try:
@@ -166,7 +178,7 @@ class Server(Process):
 
     Attributes:
         port: Where it answers.
-        start_s: Seconds from exec to the first 200 on ``/healthz``.
+        start_s: Seconds from exec to the first 200 on its health page.
         settle_s: Seconds after the last answer until all work for it is done.
 
     """
@@ -179,13 +191,16 @@ class Server(Process):
         folder: Path,
         port_of: Callable[[str], int | None],
         settle_s: float,
+        health: str = "/healthz",
+        start_within_s: float = START_S,
+        **rest: Any,
     ) -> None:
-        super().__init__(words, cores=cores, folder=folder, pipes=False)
+        super().__init__(words, cores=cores, folder=folder, pipes=False, **rest)
         self.settle_s = settle_s
-        until = self.started_at + START_S
+        until = self.started_at + start_within_s
         port = None
         try:
-            while port is None or not _healthy(port):
+            while port is None or not _healthy(port, health):
                 self.check()
                 if time.perf_counter() > until:
                     raise BenchError(f"{self} does not answer: {self.output()[-3000:]}")
@@ -214,24 +229,22 @@ def floor(upstream: str, *, cores: set[int], folder: Path) -> Server:
     )
 
 
-def edwin(upstream: str, *, cores: set[int], folder: Path) -> Server:
-    """Start the gateway, as its command does, with what is needed to answer."""
-    document = {
-        "gateway": {
-            "stateDir": str(folder / "state"),
-            "shutdownSeconds": 1,
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {"defaults": {"model": "x/mock"}},
-        "models": {
-            "providers": {"x": {"api": "openai-completions", "baseUrl": upstream}}
-        },
-    }
+def edwin(
+    upstream: str, *, cores: set[int], folder: Path, module: str = "edwin.gateway"
+) -> Server:
+    """Start the gateway, as its command does, with what is needed to answer.
+
+    Args:
+        upstream: Where its provider is.
+        cores: Where it may run.
+        folder: Its working directory, home, and place of its state.
+        module: What is run; takes the command's options.
+
+    """
     folder.mkdir(exist_ok=True)
     path = folder / "edwin.yaml"
     # JSON is YAML too.
-    path.write_text(json.dumps(document), "utf-8")
+    path.write_text(json.dumps(_configuration(upstream, folder)), "utf-8")
 
     def port_of(output: str) -> int | None:
         for line in output.splitlines():
@@ -240,7 +253,7 @@ def edwin(upstream: str, *, cores: set[int], folder: Path) -> Server:
         return None
 
     return Server(
-        ["-m", "edwin.gateway", "--config", str(path), "--port", "0"],
+        ["-m", module, "--config", str(path), "--port", "0"],
         cores=cores,
         folder=folder,
         port_of=port_of,
@@ -249,11 +262,37 @@ def edwin(upstream: str, *, cores: set[int], folder: Path) -> Server:
     )
 
 
-def _healthy(port: int) -> bool:
+def _configuration(upstream: str, folder: Path) -> dict[str, Any]:
+    provider = {
+        "api": "openai-completions",
+        "baseUrl": upstream,
+        # A stream may be silent as long as a round lasts.
+        "idleSeconds": 600,
+    }
+    return {
+        "gateway": {
+            "stateDir": str(folder / "state"),
+            "shutdownSeconds": 1,
+            "auth": {
+                "mode": "token",
+                "token": TOKEN,
+                # Who sends wrong tokens on purpose is not to be shut out.
+                "limiter": {"exemptLoopback": True},
+            },
+            # One run is enough to keep a session busy; nobody else waits in one.
+            "runs": {"maxQueuedPerSession": 0},
+            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
+        },
+        "agents": {"defaults": {"model": "x/mock"}},
+        "models": {"providers": {"x": provider}},
+    }
+
+
+def _healthy(port: int, path: str) -> bool:
     with (
         suppress(ConnectionError),
         socket.create_connection(("127.0.0.1", port), timeout=START_S) as client,
     ):
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return client.recv(65536).startswith(b"HTTP/1.1 200 ")
     return False

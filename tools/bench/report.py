@@ -11,10 +11,19 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from tools.bench.figures import FLOOR_A, LOAD_BUSY, SERVER_BUSY, Round
-from tools.bench.results import ENOUGH_ROUNDS, ITSELF, Row, Spread, disturbed
+from tools.bench.gate import Outcome, gated
+from tools.bench.results import (
+    ENOUGH_ROUNDS,
+    ITSELF,
+    PeerRow,
+    Row,
+    Spread,
+    disturbed,
+)
 
 PACKAGES = ("tornado", "aiohttp", "orjson", "jsonschema-rs", "SQLAlchemy")
 _HEAD = (
@@ -35,44 +44,111 @@ def document(
     *,
     seconds: float,
     apart: bool,
+    peers: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return all there is to say about a run, fit for JSON."""
+    """Return all there is to say about a run, fit for JSON.
+
+    Args:
+        rows: The figures.
+        taken: The rounds of each measure.
+        faults: Why they do not count.
+        seconds: The load for a server in one round.
+        apart: Whether the servers had a core of their own.
+        peers: Versions of what was measured beside Edwin.
+
+    """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": versions(),
+        "versions": {**versions(), **peers},
         "settings": {
             "rounds": max(len(rounds) for rounds in taken.values()),
             "seconds": seconds,
             "servers on a core of their own": apart,
         },
         "void": list(faults),
-        "rows": [_row(row) for row in rows],
+        "rows": [row_document(row) for row in rows],
         "samples": {name: list(rounds) for name, rounds in taken.items()},
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
-    return {
-        "measure": row.measure,
-        "figure": row.figure.name,
-        "unit": row.figure.unit,
-        **{
-            name: asdict(getattr(row, name))
-            for name in ("floor", "edwin", "ratio", "added", "itself")
-        },
-    }
+def row_document(row: Row | PeerRow) -> dict[str, Any]:
+    """Return a row, fit for JSON."""
+    spreads = {k: asdict(v) for k, v in vars(row).items() if isinstance(v, Spread)}
+    figure = {"figure": row.figure.name, "unit": row.figure.unit}
+    return {"measure": row.measure, **figure, **spreads}
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the figures as a Markdown table that reads as plain text too."""
-    lines = [_HEAD, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
+    return _table(_HEAD, [_cells(row) for row in rows])
+
+
+def _table(head: tuple[str, ...], cells: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     lines.insert(1, tuple("-" * width for width in widths))
     return "\n".join(
         "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
         for line in lines
     )
+
+
+def peer_table(name: str, rows: Sequence[PeerRow], *, variant: bool) -> str:
+    """Return the same of what was measured beside Edwin; see :func:`table`."""
+    beside = f"edwin / {name}" if variant else f"{name} / edwin"
+    head = ("measure", "figure", "floor", "edwin", name, f"{name} / floor", beside)
+    return _table(
+        (*head, "floor / itself"),
+        [
+            (
+                row.measure,
+                f"{row.figure.name}, {row.figure.unit}",
+                *(_number(s.median) for s in (row.floor, row.edwin, row.peer)),
+                *(_ratio(s) for s in (row.ratio, row.beside, row.itself)),
+            )
+            for row in rows
+        ],
+    )
+
+
+def gate_table(outcomes: Sequence[Outcome]) -> str:
+    """Return what the gate found, likewise."""
+    head = ("measure", "figure", "edwin and floor", "limit", "floor / itself")
+    return _table(
+        (*head, "taken", "verdict"),
+        [
+            (
+                row.measure,
+                f"{row.figure.name}, {row.figure.unit}",
+                f"+{_ratio(gated(row))}" if added else f"× {_ratio(gated(row))}",
+                f"+{limit:g}" if added else f"× {limit:g}",
+                _ratio(row.itself),
+                str(outcome.takes),
+                outcome.verdict.upper().replace("WITHIN", "within"),
+            )
+            for outcome in outcomes
+            for row, limit in outcome.rows
+            for added in [row.figure.gated == "added"]
+        ],
+    )
+
+
+def gate_document(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return what the gate found, fit for JSON."""
+    return [
+        {
+            "measure": row.measure,
+            "figure": row.figure.name,
+            "on": row.figure.gated,
+            "limit": limit,
+            "value": asdict(gated(row)),
+            "taken": outcome.takes,
+            "verdict": outcome.verdict,
+        }
+        for outcome in outcomes
+        for row, limit in outcome.rows
+    ]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -111,7 +187,7 @@ def words(document: Mapping[str, Any]) -> str:
         f"the servers {place}.",
         *_shares(document["samples"]),
     ]
-    if settings["rounds"] < ENOUGH_ROUNDS:
+    if settings["rounds"] < ENOUGH_ROUNDS and "gate" not in document:
         lines.append(
             f"Fewer than {ENOUGH_ROUNDS} rounds show that the instrument works, and "
             "not what Edwin costs."

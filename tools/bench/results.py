@@ -62,6 +62,59 @@ class Row:
         return not self.figure.decides or low <= self.itself.median <= high
 
 
+@dataclass(frozen=True, kw_only=True)
+class PeerRow:
+    """One figure of one measure, of what is measured beside Edwin.
+
+    Attributes:
+        floor: Of both floors.
+        edwin: Edwin's.
+        peer: Of the one beside it.
+        ratio: The peer's over the mean of the two floors beside it in time.
+        beside: The peer's over Edwin's; of a variant of Edwin, Edwin's over it.
+        itself: The first floor's over the second's.
+
+    """
+
+    measure: str
+    figure: Figure
+    floor: Spread
+    edwin: Spread
+    peer: Spread
+    ratio: Spread
+    beside: Spread
+    itself: Spread
+
+
+def compare_peer(
+    measure: str, figure: Figure, rounds: Sequence[Round], peer: str, *, variant: bool
+) -> PeerRow:
+    """Return *figure* of *measure* over *rounds*, as *peer* has it.
+
+    Args:
+        measure: Its name.
+        figure: Which one; every sample of *peer* has it.
+        rounds: All of them.
+        peer: What is compared.
+        variant: Whether it is a variant of Edwin.
+
+    """
+    edwin = compare(measure, figure, rounds)
+    as_edwin = [{**taken, EDWIN: taken[peer]} for taken in rounds]
+    row = compare(measure, figure, as_edwin)
+    pairs = [(t[peer][figure.name], t[EDWIN][figure.name]) for t in rounds]
+    return PeerRow(
+        measure=measure,
+        figure=figure,
+        floor=row.floor,
+        edwin=edwin.edwin,
+        peer=row.edwin,
+        ratio=row.ratio,
+        beside=Spread.of([b / a if variant else a / b for a, b in pairs]),
+        itself=row.itself,
+    )
+
+
 def compare(measure: str, figure: Figure, rounds: Sequence[Round]) -> Row:
     """Return *figure* of *measure* over *rounds*."""
     name = figure.name

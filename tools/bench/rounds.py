@@ -1,16 +1,18 @@
-"""The rounds: floor, Edwin and floor again, side by side, one after another."""
+"""The rounds: floor, Edwin, its peers and floor again, one after another."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Self
 
 from tools.bench import processes
 from tools.bench.figures import EDWIN, FLOOR_A, FLOOR_B, Measure, Round
+from tools.bench.peers import Peer
 from tools.bench.processes import START_S, Cores, Helper, Server
 from tools.bench.results import disturbed
 
@@ -23,11 +25,15 @@ class Stage:
 
     Args:
         seconds: How long a server has the load in one round of most measures.
+        peers: What is measured beside Edwin, by name.
 
     """
 
-    def __init__(self, *, seconds: float) -> None:
+    def __init__(
+        self, *, seconds: float, peers: Mapping[str, Peer] = MappingProxyType({})
+    ) -> None:
         self.seconds = seconds
+        self._peers = peers
         self.cores = Cores()
         self._stack = ExitStack()
         self._made = 0
@@ -50,7 +56,9 @@ class Stage:
         )
         self._url = f"http://127.0.0.1:{self.upstream.line(START_S)}/v1"
         self.load = enter(Helper("load", cores=rest, folder=self._folder / "load"))
-        self._servers = {kind: enter(self.fresh(kind)) for kind in KINDS}
+        self._servers = {
+            kind: enter(self.fresh(kind)) for kind in (*KINDS, *self._peers)
+        }
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
@@ -63,8 +71,21 @@ class Stage:
         """Start one more server of this *kind*; who asks ends it."""
         self._made += 1
         folder = self._folder / f"{kind.replace(' ', '-')}-{self._made}"
-        make = processes.edwin if kind == EDWIN else processes.floor
-        return make(self._url, cores=self.cores.servers, folder=folder)
+        start = processes.edwin if kind == EDWIN else processes.floor
+        if kind in self._peers:
+            start = self._peers[kind].start
+        return start(self._url, cores=self.cores.servers, folder=folder)
+
+    def foreign(self, kind: str) -> bool:
+        """Return whether this *kind* of server is of another make."""
+        return kind in self._peers and not self._peers[kind].edwin
+
+    def kinds(self, measure: Measure) -> Sequence[str]:
+        """Return what *measure* is taken on, in order."""
+        peers = [
+            kind for kind in self._peers if measure.foreign or not self.foreign(kind)
+        ]
+        return (FLOOR_A, EDWIN, *peers, FLOOR_B)
 
 
 def take(
@@ -77,17 +98,18 @@ def take(
 ) -> list[Round]:
     """Return *rounds* rounds of *measure*.
 
-    Edwin always stands between the two floors, which change places each time: what
-    drifts, drifts out of the ratios.  A round in which somebody else kept a floor from
-    running is taken again, until *tries* times as many are taken as are wanted; then
-    the least disturbed are returned.  What the figures are plays no part in it.
+    Edwin, with what is measured beside it, always stands between the two floors, which
+    change places each time: what drifts, drifts out of the ratios.  A round in which
+    somebody else kept a floor from running is taken again, until *tries* times as many
+    are taken as are wanted; then the least disturbed are returned.  What the figures
+    are plays no part in it.
     """
+    kinds = stage.kinds(measure)
     taken: list[Round] = []
     calm = 0
     while calm < rounds and len(taken) < rounds * tries:
         tell(f"{measure.name}: round {calm + 1} of {rounds}, taken {len(taken)}")
-        order: Sequence[str] = KINDS if len(taken) % 2 == 0 else KINDS[::-1]
-        taken.append(measure.take(stage, order))
+        taken.append(measure.take(stage, kinds if len(taken) % 2 == 0 else kinds[::-1]))
         calm += disturbed(taken[-1]) <= CALM
     return sorted(taken, key=disturbed)[:rounds]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
+from uuid import uuid4
 
 from tools.bench.answers import Answer
 from tools.bench.figures import (
+    FLOOR_A,
+    FLOOR_B,
     LOAD_BUSY,
     PATIENCE_S,
     SERVER_BUSY,
@@ -20,15 +23,15 @@ from tools.bench.figures import (
     Stage,
 )
 from tools.bench.load import USER, Job
-from tools.bench.processes import TOKEN
-
-QUESTION = "Hello, how are you today?"
+from tools.bench.question import conversation, request
+from tools.bench.refusals import Refusal
 
 CPU_REQUEST = Figure("CPU per request", "µs", decides=True)
 CPU_DELTA = Figure("CPU per delta", "µs", decides=True)
 P50 = Figure("latency p50", "ms")
 P99 = Figure("latency p99", "ms")
 FIRST = Figure("first delta p50", "ms")
+_FLOORS = (FLOOR_A, FLOOR_B)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,10 @@ class Traffic:
         answer: How the upstream answers.
         stream: Whether the client wants a stream.
         turns: Requests in a conversation, each with a user of its own; 0: no user.
+        messages: How many a request has; 1: the question alone.
+        refusal: How the gateway refuses, while the floor answers the same question;
+            None: it does not.
+        foreign: Whether servers of another make can be measured with it too.
         spread_s: Seconds over which the connections begin.
         slices: How many slices a server gets.
         slice: What part of the run's seconds one lasts.
@@ -57,27 +64,49 @@ class Traffic:
     answer: Answer
     stream: bool = False
     turns: int = 0
+    messages: int = 1
+    refusal: Refusal | None = None
+    foreign: bool = False
     spread_s: float = 0.0
     slices: int = 10
     slice: float = 0.1
 
     def take(self, stage: Stage, kinds: Sequence[str]) -> Round:
         """Return one round: the figures, and how busy everybody was."""
-        stage.upstream.ask(asdict(self.answer), patience_s=PATIENCE_S)
-        tallies = {kind: _Tally(stage, kind, self) for kind in kinds}
-        seconds = stage.seconds * self.slice
-        for turn in range(self.slices):
-            for kind in kinds if turn % 2 == 0 else reversed(kinds):
-                tallies[kind].run(seconds)
-        time.sleep(max(stage.server(kind).settle_s for kind in kinds))
-        return {kind: tally.close() for kind, tally in tallies.items()}
+        # Nobody had this user before, in whatever state the last round left things.
+        user = uuid4().hex
+        refusing = [kind for kind in kinds if self.refusal and kind not in _FLOORS]
+        held = (
+            self.refusal.kept_up(stage, refusing, user)
+            if self.refusal
+            else nullcontext()
+        )
+        with held:
+            stage.upstream.ask(asdict(self.answer), patience_s=PATIENCE_S)
+            tallies = {
+                kind: _Tally(stage, kind, self, self._job(stage, kind, user))
+                for kind in kinds
+            }
+            seconds = stage.seconds * self.slice
+            for turn in range(self.slices):
+                for kind in kinds if turn % 2 == 0 else reversed(kinds):
+                    tallies[kind].run(seconds)
+            time.sleep(max(stage.server(kind).settle_s for kind in kinds))
+            return {kind: tally.close() for kind, tally in tallies.items()}
 
-    def job(self, port: int) -> Job:
-        """Return what the load is to do with the server on *port*."""
-        user = {"user": USER} if self.turns else {}
+    def _job(self, stage: Stage, kind: str, user: str) -> Job:
+        """Return what the load is to do with the server of this *kind*."""
+        port = stage.server(kind).port
+        if self.refusal and kind not in _FLOORS:
+            return self.refusal.job(port, self.connections, user)
+        fields: dict[str, Any] = {}
+        if self.turns:
+            fields["user"] = USER
+        if self.messages > 1:
+            fields["messages"] = conversation(self.messages)
         return Job(
             port=port,
-            request=request(port, stream=self.stream, **user),
+            request=request(port, stream=self.stream, **fields),
             connections=self.connections,
             deltas=self.answer.deltas,
             turns=self.turns or 1,
@@ -92,10 +121,10 @@ class _Tally:
     last: what it does for its requests while the others have their slices is its own.
     """
 
-    def __init__(self, stage: Stage, kind: str, traffic: Traffic) -> None:
+    def __init__(self, stage: Stage, kind: str, traffic: Traffic, job: Job) -> None:
         self._stage, self._kind, self._traffic = stage, kind, traffic
         self._server = stage.server(kind)
-        self._ask("open", asdict(traffic.job(self._server.port)))
+        self._ask("open", asdict(job))
         self._began_s = self._server.cpu_s()
         self._requests = self._wall_s = self._busy_s = 0.0
         self._load_s = self._waited_s = 0.0
@@ -132,20 +161,3 @@ class _Tally:
         command = {"do": do, "name": self._kind} | rest
         patience_s = PATIENCE_S + self._stage.seconds
         return self._stage.load.ask(command, patience_s=patience_s)
-
-
-def request(port: int, *, stream: bool, **fields: Any) -> str:
-    """Return a chat completion's request as it goes over the wire."""
-    document: dict[str, Any] = {
-        "model": "edwin",
-        "messages": [{"role": "user", "content": QUESTION}],
-        "stream": stream,
-    }
-    body = json.dumps(document | fields)
-    return (
-        "POST /v1/chat/completions HTTP/1.1\r\n"
-        f"Host: 127.0.0.1:{port}\r\n"
-        f"Authorization: Bearer {TOKEN}\r\n"
-        "Content-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n{body}"
-    )
