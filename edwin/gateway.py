@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from edwin.handlers.socket import SocketHandler
 
 HEADER_BYTES = 64 * 1024
+# Connections that may wait to be taken up; the system has a limit of its own.
+BACKLOG = 4096
 LAST_BYTES_SECONDS = 5
 SAFE_TORNADO = (6, 6, 1)
 
@@ -211,7 +213,7 @@ class Gateway:
 
         bind, port = self.config.gateway.bind, self.config.gateway.port
         try:
-            sockets = bind_sockets(port, bind)
+            sockets = bind_sockets(port, bind, backlog=BACKLOG)
         except OSError as error:
             raise StateError(
                 f"{bind}:{port} cannot be bound: {error.strerror or error}; stop what "

@@ -62,7 +62,7 @@ class HttpConfig:
         keep_alive_seconds: Silence after which a stream has a sign of life.
         idle_seconds: How long a connection may take to send the head of a request.
         body_seconds: How long a request's body may take.
-        stall_seconds: How long a client may take to read what is written to it.
+        stall_seconds: How long a client may take nothing of what is written to it.
         server_timing: Answers say in a header where their time went.
 
     """

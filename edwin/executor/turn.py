@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edwin.errors import ProviderStreamError
 from edwin.tokens import text_tokens, total_tokens
 from edwin.types import (
     Delta,
@@ -17,20 +18,35 @@ from edwin.types import (
     Usage,
 )
 
+MAX_CHARACTERS = 16 * 1024 * 1024
+"""More than any model writes: past it, a provider that never ends is cut off."""
+
 
 class TurnBuilder:
     """Collects the deltas of one turn."""
 
     def __init__(self) -> None:
+        self._room = MAX_CHARACTERS
         self._texts: list[str] = []
         self._refusals: list[str] = []
         self._calls: dict[int, ToolCall] = {}
         self._logprobs: dict[str, list[Any]] = {}
 
     def add(self, delta: Delta) -> None:
-        """Take in the next delta."""
+        """Take in the next delta.
+
+        Raises:
+            ProviderStreamError: If the answer has become too long to be one.
+
+        """
+        text = delta.arguments if isinstance(delta, ToolCallDelta) else delta.text
+        self._room -= len(text)
+        if self._room < 0:
+            raise ProviderStreamError(
+                f"the provider's answer has more than {MAX_CHARACTERS} characters"
+            )
         if isinstance(delta, TextDelta):
-            self._texts.append(delta.text)
+            self._texts.append(text)
             if delta.logprobs:
                 for key, value in delta.logprobs.items():
                     self._logprobs.setdefault(key, []).extend(value or ())

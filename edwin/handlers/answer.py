@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import orjson
 from tornado.iostream import StreamClosedError
 
 from edwin.errors import EdwinError
 from edwin.handlers.api import ApiHandler
+from edwin.handlers.give import PIECE_BYTES, send, watched
 from edwin.handlers.reset import arrived
 from edwin.handlers.watch import Watch
 from edwin.runs.reader import Reader
 from edwin.runs.run import Run
 from edwin.types import Event, RunFailed, RunFinished, RunQueued, RunStarted
 from edwin.wire import openai, sse
-
-# Each is to be read within gateway.http.stallSeconds.
-PIECE_BYTES = 256 * 1024
 
 _UNSEEN = (RunQueued, RunStarted)
 
@@ -108,20 +106,9 @@ class RunHandler(ApiHandler):
                 if fd is not None:
                     self.gateway.presence.discard(fd, self.reader.close)
 
-    @contextmanager
-    def _watched(self, reader: Reader) -> Iterator[Watch]:
+    def _watched(self, reader: Reader) -> AbstractContextManager[Watch]:
         """Look after the writing while it lasts."""
-        http = self.config.gateway.http
-        watch = Watch(
-            idle_s=http.keep_alive_seconds,
-            stall_s=http.stall_seconds,
-            wake=reader.wake,
-            cut=self.cut,
-        )
-        try:
-            yield watch
-        finally:
-            watch.stop()
+        return watched(self, wake=reader.wake)
 
     async def _finish_at_once(self, reader: Reader, body: bytes) -> None:
         """Finish with *body*; nearly always the kernel takes it as it is."""
@@ -135,11 +122,7 @@ class RunHandler(ApiHandler):
 
     async def _send(self, data: bytes, watch: Watch) -> None:
         """Write *data*, in pieces, so that who reads slowly is seen to read."""
-        for start in range(0, len(data), PIECE_BYTES):
-            self.write(data[start : start + PIECE_BYTES])
-            watch.begin()
-            await self.flush()
-            watch.end()
+        await send(self, data, watch)
 
     async def _before_head(self, run: Run, reader: Reader) -> list[Event]:
         """Return the first events there are when the head is due.
@@ -217,6 +200,7 @@ class RunHandler(ApiHandler):
     async def _break_off(self, error: EdwinError, watch: Watch) -> None:
         """End a stream that failed: an error event, and no clean end."""
         self.code = error.code
+        error.__traceback__ = None
         with suppress(StreamClosedError):
             await self._send(openai.error_event(error), watch)
         if self.request.version == "HTTP/1.0" and not self.client_left:

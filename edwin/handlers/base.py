@@ -143,6 +143,10 @@ class BaseHandler(RequestHandler):
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answer with an error; called by Tornado with what was raised."""
+        _, raised, _ = kwargs.get("exc_info", (None, None, None))
+        if isinstance(raised, EdwinError):
+            # A run keeps its error, and the traceback has what keeps the run.
+            raised.__traceback__ = None
         if self.client_left:
             self._auto_finish = False
         elif self._headers_written:
@@ -198,6 +202,9 @@ class BaseHandler(RequestHandler):
         """Count the request that its client gave up; called by Tornado."""
         super().on_connection_close()
         self._count(self.get_status() if self._headers_written else CLIENT_LEFT)
+        # Tornado breaks this cycle in finish(), which is not called any more: the
+        # handler, its run and all its events would stay until a full collection.
+        self.ui = {}  # type: ignore[assignment]
 
     def _count(self, status: int) -> None:
         if not self._counted:

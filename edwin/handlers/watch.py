@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import struct
+import termios
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 
 class Watch:
@@ -13,9 +18,11 @@ class Watch:
 
     Args:
         idle_s: Seconds without a write after which *wake* is called.
-        stall_s: Seconds that one write may take; then *cut* is called.
+        stall_s: Seconds for which the client may take nothing of a write; then, or
+            half as long again after, *cut* is called.
         wake: Lets the writer send a sign of life.
         cut: Closes the connection.
+        unread: Returns how much waits in the kernel; whoever reads makes it change.
 
     """
 
@@ -26,11 +33,14 @@ class Watch:
         stall_s: float,
         wake: Callable[[], None],
         cut: Callable[[], None],
+        unread: Callable[[], int],
     ) -> None:
         self._idle_s = idle_s
         self._stall_s = stall_s
         self._wake = wake
         self._cut = cut
+        self._unread = unread
+        self._seen = 0
         self._loop = asyncio.get_running_loop()
         self._writing = False
         self._last = self._loop.time()
@@ -55,6 +65,13 @@ class Watch:
         self._timer.cancel()
 
     def _check(self) -> None:
+        if self._writing:
+            # The write ends when the kernel has taken it, which may be long after the
+            # client began to read.
+            left = self._unread()
+            if left != self._seen:
+                self._seen = left
+                self._last = self._loop.time()
         passed = self._loop.time() - self._last
         if self._writing and passed >= self._stall_s:
             self._cut()
@@ -64,5 +81,16 @@ class Watch:
             passed = 0.0
         limit = self._stall_s if self._writing else self._idle_s
         # A write may begin before the timer fires: never sleep past its limit.
-        left = min(limit - passed, self._stall_s)
-        self._timer = self._loop.call_later(max(left, 0.001), self._check)
+        left_s = min(limit - passed, self._stall_s / 4)
+        self._timer = self._loop.call_later(max(left_s, 0.001), self._check)
+
+
+def unread(stream: Any) -> int:
+    """Return how many bytes the kernel holds for *stream*'s other side; 0: unknown.
+
+    Linux tells; elsewhere a write has to be done within the time to stall.
+    """
+    packed = b"\0" * 4
+    with suppress(OSError, AttributeError):
+        packed = fcntl.ioctl(stream.socket, termios.TIOCOUTQ, packed)
+    return int(struct.unpack("i", packed)[0])

@@ -129,7 +129,8 @@ class Carrier:
         except asyncio.CancelledError:
             error = run.stopped or RunCancelled("the run was cancelled")
         except EdwinError as raised:
-            error = raised
+            # Its traceback would keep the run until a full collection.
+            error = raised.with_traceback(None)
         except Exception:
             error = self._defect(run)
         run.sealed = True
