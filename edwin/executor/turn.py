@@ -18,7 +18,7 @@ from edwin.types import (
     Usage,
 )
 
-MAX_CHARACTERS = 16 * 1024 * 1024
+MAX_CHARACTERS = 32 * 1024 * 1024
 """More than any model writes: past it, a provider that never ends is cut off."""
 
 

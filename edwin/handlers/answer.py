@@ -19,6 +19,9 @@ from edwin.runs.run import Run
 from edwin.types import Event, RunFailed, RunFinished, RunQueued, RunStarted
 from edwin.wire import openai, sse
 
+# So many events are encoded at once.
+SLICE = 1_000
+
 _UNSEEN = (RunQueued, RunStarted)
 
 
@@ -183,7 +186,13 @@ class RunHandler(ApiHandler):
         data = encoder.head()
         while True:
             end = events[-1] if events else None
-            data += encoder.chunks(events)
+            # A client that comes back after a while has much to catch up on, and the
+            # loop has others to serve.
+            for start in range(0, len(events), SLICE):
+                data += encoder.chunks(events[start : start + SLICE])
+                if start + SLICE < len(events):
+                    await self._send(data, watch)
+                    data = b""
             if isinstance(end, RunFinished):
                 data += encoder.end(end)
             if data:

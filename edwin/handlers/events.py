@@ -9,7 +9,7 @@ from tornado.iostream import StreamClosedError
 from edwin import ledger
 from edwin.errors import InvalidRequest
 from edwin.handlers import query
-from edwin.handlers.answer import RunHandler
+from edwin.handlers.answer import SLICE, RunHandler
 from edwin.handlers.give import give
 from edwin.handlers.watch import Watch
 from edwin.runs.reader import Reader
@@ -18,9 +18,6 @@ from edwin.types import Event, KeptRun
 from edwin.wire import events, sse
 
 LAST_EVENT_HEADER = "Last-Event-ID"
-
-# So many are encoded at once; the loop has others to serve.
-_SLICE = 1000
 
 
 class RunEventsHandler(RunHandler):
@@ -102,8 +99,8 @@ class RunEventsHandler(RunHandler):
                 raise StreamClosedError
             if not batch and watch.idle():
                 await self._send(sse.PING, watch)
-            for start in range(0, len(batch), _SLICE):
-                some = batch[start : start + _SLICE]
+            for start in range(0, len(batch), SLICE):
+                some = batch[start : start + SLICE]
                 await self._send(_encoded(some, run.id, number + start), watch)
 
     def _set_event_headers(self, run_id: str) -> None:

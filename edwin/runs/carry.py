@@ -122,6 +122,10 @@ class Carrier:
         answer = Answer(self._tracing.run(run.request, created_at=run.created_at))
         error: EdwinError | None = None
         try:
+            if run.begun is not None and not self._store.writable:
+                raise StorageUnavailable(
+                    "the store cannot be written at the moment", retry_after_s=5
+                )
             if run.request.stateful:
                 await self._in_session(run, answer)
             else:
