@@ -204,6 +204,8 @@ class Schemas:
         return f"one of {' or '.join([words[0], *bare])}"
 
     def _of(self, name: str, steps: Steps) -> str:
+        if "items" not in self._part(name, steps):
+            return ""
         steps = [*steps, "items"]
         while "$ref" in (items := self._part(name, steps)):
             steps = [*steps, "$ref"]
@@ -276,10 +278,20 @@ def _larger(document: Any, values: int) -> bool:
     return False
 
 
-def oracle(name: str) -> Any:
-    """Return ``jsonschema``'s validator of schema *name*: slow, and independent."""
+def oracle(schema: Any) -> Any:
+    """Return ``jsonschema``'s validator of *schema*: slow, and independent.
+
+    Args:
+        schema: The name of a shipped one, or any other as a document, which may refer
+            to those that are shipped.
+
+    Raises:
+        InvalidRequest: If the document is no schema.
+
+    """
     from jsonschema import (  # type: ignore[import-untyped, unused-ignore]
         Draft202012Validator,
+        SchemaError,
     )
     from referencing import Registry, Resource
 
@@ -287,7 +299,47 @@ def oracle(name: str) -> Any:
     registry = Registry().with_resources(
         (uri, Resource.from_contents(schema)) for uri, schema in shipped
     )
-    return Draft202012Validator(retrieve(_SCHEME + name), registry=registry)
+    if isinstance(schema, str):
+        schema = retrieve(_SCHEME + schema)
+    else:
+        try:
+            Draft202012Validator.check_schema(schema)
+        except SchemaError as error:
+            where = dotted(tuple(error.absolute_path)) or "(document)"
+            raise InvalidRequest(
+                f"it is no schema: {where}: {shorten(error.message, 200)}"
+            ) from None
+    return Draft202012Validator(schema, registry=registry)
+
+
+def _read(path: str) -> Any:
+    """Return the document in the file *path*, or on standard input.
+
+    Raises:
+        InvalidRequest: If it cannot be read, or is not JSON.
+
+    """
+    try:
+        body = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {path}: {error.strerror}") from None
+    return parse_json(body, what=path)
+
+
+def _validator(schema: str) -> Any:
+    """Return a validator of the schema with that name, or in that file.
+
+    Raises:
+        InvalidRequest: If there is none, or it is no schema.
+
+    """
+    name = schema.removesuffix(".json")
+    if name in names():
+        return oracle(name)
+    if not Path(schema).is_file():
+        known = ", ".join(names())
+        raise InvalidRequest(f"no schema {schema!r}; there are {known}, or a path")
+    return oracle(_read(schema))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -298,26 +350,27 @@ def main(arguments: Sequence[str]) -> int:
 
     """
     parser = argparse.ArgumentParser(prog="python -m edwin.validate")
-    parser.add_argument("schema", help="as openai/chat_completion_request")
+    parser.add_argument(
+        "schema", help="as openai/chat_completion_request, or the path of a schema"
+    )
     parser.add_argument("file", help="path of a JSON file, or - for standard input")
     chosen = parser.parse_args(arguments)
-    if chosen.schema not in names():
-        known = ", ".join(names())
-        print(f"no schema {chosen.schema!r}; there are {known}", file=sys.stderr)
-        return 2
+    from referencing.exceptions import Unresolvable
+
     try:
-        standard = chosen.file == "-"
-        body = sys.stdin.buffer.read() if standard else Path(chosen.file).read_bytes()
-        document = parse_json(body, what=chosen.file)
-    except OSError as error:
-        print(f"cannot read {chosen.file}: {error.strerror}", file=sys.stderr)
-        return 2
+        validator = _validator(chosen.schema)
+        document = _read(chosen.file)
+        faults = list(validator.iter_errors(document))
     except InvalidRequest as error:
         print(error.message, file=sys.stderr)
         return 2
+    except Unresolvable as error:
+        why = shorten(str(error), 200)
+        print(f"{chosen.schema} refers to nothing: {why}", file=sys.stderr)
+        return 2
     found = [
         (Violation(tuple(fault.absolute_path), fault.validator, None), fault.message)
-        for fault in oracle(chosen.schema).iter_errors(document)
+        for fault in faults
     ]
     for fault, text in sorted(found, key=lambda pair: place(pair[0], document)):
         print(f"{dotted(fault.path) or '(document)'}: {shorten(text, 200)}")

@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from edwin.handlers.chat import ChatCompletionsHandler
 from edwin.runs.run import MAX_EVENTS
 from edwin.testing.gateway import TOKEN
 from tests.conftest import Client, chat, raw_chat
@@ -197,6 +198,34 @@ async def test_slow_clients_leave_nothing(make_gateway, stream, leaves):
                 await asyncio.sleep(0.05)
     finally:
         gc.enable()
+
+
+@pytest.mark.gen_test
+async def test_slow_clients_leave_no_body(served, connect):
+    """What had come of a body is freed at once when its client leaves."""
+    gc.collect()
+    gc.disable()
+    try:
+        whole = raw_chat("x" * 1_000_000)
+        answer = await connect(served, whole[:-1])
+        while not any(map(holds_much, handlers())):
+            await asyncio.sleep(0.01)
+        await answer.close()
+        async with asyncio.timeout(5):
+            while any(map(holds_much, handlers())):
+                await asyncio.sleep(0.05)
+    finally:
+        gc.enable()
+
+
+def handlers() -> list[ChatCompletionsHandler]:
+    """Return the handlers that are in memory, used or not."""
+    return [one for one in gc.get_objects() if type(one) is ChatCompletionsHandler]
+
+
+def holds_much(handler: ChatCompletionsHandler) -> bool:
+    """Return whether most of a large body is there."""
+    return sum(map(len, handler._body)) > 900_000
 
 
 def long_answer(upstream, text: str, deltas: int) -> None:

@@ -46,6 +46,8 @@ _log = logging.getLogger("edwin.executor")
 class AgentExecutor:
     """Carries out what an agent has to do for one run.
 
+    It goes by one configuration; who may still need it holds it.
+
     Args:
         providers: Started providers, by the name that stands before the ``/`` of a
             model.  Owned by the gateway.
@@ -58,6 +60,24 @@ class AgentExecutor:
     ) -> None:
         self._providers = providers
         self._metrics = metrics or Metrics()
+        self._holders = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    def hold(self) -> None:
+        """Keep the providers from being stopped, until :meth:`release`."""
+        self._holders += 1
+        self._unused.clear()
+
+    def release(self) -> None:
+        """Give up one :meth:`hold`."""
+        self._holders -= 1
+        if not self._holders:
+            self._unused.set()
+
+    async def unused(self) -> None:
+        """Return when nobody holds it."""
+        await self._unused.wait()
 
     def context_tokens(self, agent: Agent) -> int:
         """Return how many tokens a context of *agent* may hold."""

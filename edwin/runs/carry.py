@@ -200,7 +200,8 @@ class Carrier:
         plan = reconcile.plan(
             transcript, request.messages, retry=request.retry_count > 0
         )
-        limit = self._executor.context_tokens(request.agent)
+        executor = request.executor or self._executor
+        limit = executor.context_tokens(request.agent)
         rest = limit - total_tokens(plan.messages) - total_tokens(plan.lead)
         history = window.cut(
             plan.history,
@@ -239,7 +240,7 @@ class Carrier:
         self, run: Run, answer: Answer, context: Sequence[Message]
     ) -> None:
         request = run.request
-        events = self._executor.run(
+        events = (request.executor or self._executor).run(
             request.agent,
             window.sendable(context),
             request.params,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol, TypeVar
 
+from edwin.config import RunsConfig
 from edwin.errors import EdwinError
 from edwin.runs.run import Run
 from edwin.types import RunRequest, SessionId
@@ -77,6 +78,14 @@ class RunEngine(Protocol):
             GatewayStopping: If nothing is begun any more.
 
         """
+        ...
+
+    def forget(self, session: SessionId) -> None:
+        """Keep nothing in memory of *session*'s runs that have ended."""
+        ...
+
+    def limit(self, limits: RunsConfig) -> None:
+        """Go by other *limits* from now on; deadlines stay as they are."""
         ...
 
     async def drain(self, seconds: float) -> None:

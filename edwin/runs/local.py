@@ -67,7 +67,7 @@ class LocalEngine:
         self._recent: OrderedDict[str, Run] = OrderedDict()
         self._tasks: dict[Run, asyncio.Task[None]] = {}
         self._timers: dict[Run, asyncio.TimerHandle] = {}
-        self._waiting = 0
+        self._waiting = self._carrying = 0
         self._pace = Pace(asyncio.get_running_loop().time())
         self._stopping = False
         self._idle = asyncio.Event()
@@ -132,10 +132,20 @@ class LocalEngine:
                 run.cancel(GatewayStopping("the gateway is shutting down"))
         await self._idle.wait()
 
+    def forget(self, session: SessionId) -> None:
+        """Keep nothing in memory of *session*'s runs that have ended."""
+        for run in [r for r in self._recent.values() if r.session == session]:
+            self._forget(run.id)
+
+    def limit(self, limits: RunsConfig) -> None:
+        """Go by other *limits* from now on; deadlines stay as they are."""
+        self._limits = limits
+        self._start_ready()
+
     @property
     def running(self) -> int:
         """How many runs are under way."""
-        return len(self._tasks)
+        return self._carrying
 
     @property
     def waiting(self) -> int:
@@ -189,7 +199,7 @@ class LocalEngine:
                 retry_after_s=self._pace.until_turn(1),
             )
         must_wait = (
-            len(self._tasks) >= limits.max_concurrent or bool(self._ready) or before > 0
+            self._carrying >= limits.max_concurrent or bool(self._ready) or before > 0
         )
         if must_wait and self._waiting >= limits.max_queued:
             now = asyncio.get_running_loop().time()
@@ -199,9 +209,10 @@ class LocalEngine:
             )
 
     def _start_ready(self) -> None:
-        while self._ready and len(self._tasks) < self._limits.max_concurrent:
+        while self._ready and self._carrying < self._limits.max_concurrent:
             run = self._ready.popleft()
-            self._waiting -= not run.ended
+            self._waiting -= 1
+            self._carrying += 1
             self._launch(run)
 
     def _launch(self, run: Run) -> None:
@@ -212,6 +223,7 @@ class LocalEngine:
         """Carry *run* out, and let the next one begin."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+        carrying = not run.ended
         try:
             if run.stopped is not None and not run.ended:
                 self._carrier.drop(run, run.stopped)
@@ -220,10 +232,12 @@ class LocalEngine:
                 now = loop.time()
                 self._pace.ended(now, now - began)
             elif run.pended:
-                # It is here only to have its accepted messages stored.
+                # It is here only to have its accepted messages stored, for which it
+                # takes nobody's place.
                 await self._carrier.settle(run)
         finally:
             del self._tasks[run]
+            self._carrying -= carrying
             self._leave(run)
             self._start_ready()
 
@@ -240,7 +254,10 @@ class LocalEngine:
     def _leave_lane(self, turn: Turn) -> None:
         head = self._lanes.leave(turn)
         if isinstance(head, Run):
-            self._ready.append(head)
+            if head.ended:
+                self._launch(head)
+            else:
+                self._ready.append(head)
         elif isinstance(head, Errand) and not head.turn.done():
             head.turn.set_result(None)
 
@@ -290,10 +307,12 @@ class LocalEngine:
         assert run.stopped is not None
         self._waiting -= 1
         self._carrier.drop(run, run.stopped)
-        if run.pended:
-            # Accepted: it keeps its place, and its messages are stored in order.
-            return
-        if run in self._ready:
+        was_next = run in self._ready
+        if was_next:
             self._ready.remove(run)
-        self._leave(run)
-        self._start_ready()
+        if not run.pended:
+            self._leave(run)
+            self._start_ready()
+        elif was_next:
+            # Accepted: it keeps its place, and its messages are stored in order.
+            self._launch(run)

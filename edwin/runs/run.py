@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from edwin.errors import EdwinError, InternalError, RunCancelled
 from edwin.runs.reader import Reader
@@ -92,7 +93,7 @@ class Run:
         self._holders = 0
         self._linger_s = linger_s
         self._lingering: asyncio.TimerHandle | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._at_end: list[Callable[[Run], None]] = []
 
     @classmethod
     def past(
@@ -146,8 +147,15 @@ class Run:
         """Return when the run has ended."""
         if self.end is None:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
+            self._at_end.append(partial(_wake, waiter))
             await waiter
+
+    def at_end(self, call: Callable[[Run], None]) -> None:
+        """Let *call* be called with the run when it ends; at once if it has."""
+        if self.end is None:
+            self._at_end.append(call)
+        else:
+            call(self)
 
     async def accepted(self) -> None:
         """Return when what the client sent is durable.
@@ -281,9 +289,8 @@ class Run:
         self.end = event
         self.has_begun()
         self._stop_lingering()
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        for call in self._at_end:
+            call(self)
 
 
 async def _nothing(run: Run) -> None:
@@ -292,3 +299,9 @@ async def _nothing(run: Run) -> None:
 
 def _ignore(run: Run) -> None:
     """Do nothing: it has ended."""
+
+
+def _wake(waiter: asyncio.Future[None], run: Run) -> None:
+    """Let who waits for the end of *run* go on."""
+    if not waiter.done():
+        waiter.set_result(None)

@@ -108,6 +108,15 @@ class SessionRegistry:
             await self._store.reset(session, now)
         return await self.transcript(session)
 
+    def limit(self, limits: SessionsConfig) -> None:
+        """Go by other *limits* from now on."""
+        self._limits = limits
+
+    def clear(self) -> None:
+        """Read every session from the store when it is asked for again."""
+        self._live.clear()
+        self._used = 0
+
     def forget(self, session: SessionId) -> None:
         """Read the session from the store when it is asked for again."""
         self._forget(session)

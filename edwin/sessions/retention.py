@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from edwin.config import SessionsConfig
@@ -26,14 +27,21 @@ class Retention:
     Args:
         store: What is cleared up.
         limits: What becomes of sessions with time.
+        cleared: Called when something was removed.
         pause_s: Seconds between two looks.
 
     """
 
     def __init__(
-        self, store: Store, limits: SessionsConfig, *, pause_s: float = PAUSE_S
+        self,
+        store: Store,
+        limits: SessionsConfig,
+        *,
+        cleared: Callable[[], object] = bool,
+        pause_s: float = PAUSE_S,
     ) -> None:
         self._store = store
+        self._cleared = cleared
         self._limits = limits
         self._pause_s = pause_s
         self._task: asyncio.Task[None] | None = None
@@ -49,6 +57,10 @@ class Retention:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+    def limit(self, limits: SessionsConfig) -> None:
+        """Go by other *limits* from the next look on."""
+        self._limits = limits
 
     async def _main(self) -> None:
         while True:
@@ -73,5 +85,6 @@ class Retention:
             kept_s=KEPT_S,
         ):
             total += removed
+            self._cleared()
             await asyncio.sleep(BETWEEN_BATCHES_S)
         return total

@@ -35,7 +35,9 @@ from edwin.types.records import (
 )
 from edwin.types.requests import (
     OWNER,
+    SCOPES,
     Agent,
+    Allowance,
     Caps,
     ChatRequest,
     IdempotencyKey,
@@ -47,7 +49,9 @@ from edwin.types.requests import (
 
 __all__ = [
     "OWNER",
+    "SCOPES",
     "Agent",
+    "Allowance",
     "Caps",
     "ChatRequest",
     "Delta",

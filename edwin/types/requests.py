@@ -8,15 +8,51 @@ from typing import Any, NamedTuple
 
 from edwin.types.messages import Message
 
+SCOPES = (
+    *("runs:create", "runs:read", "runs:cancel", "runs:approve"),
+    *("sessions:read", "sessions:write", "models:read", "metrics:read", "admin"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much a principal may use; None: as much as there is."""
+
+    requests_per_minute: int | None = None
+    concurrent_runs: int | None = None
+    tokens_per_day: int | None = None
+
+    def __bool__(self) -> bool:
+        return self != _UNLIMITED
+
+
+_UNLIMITED = Allowance()
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who passed authentication."""
+    """Who passed authentication, and what that opens.
+
+    Attributes:
+        id: ``owner``, a configured or stored id, or ``proxy:<user>``.
+        scopes: What it may do, of :data:`SCOPES`.
+        agents: Ids of the agents it may use; None: all.
+        models: Patterns of the models (``<provider>/<model>``) that may answer it;
+            None: all.
+        limits: How much it may use.
+        expires_at: Unix seconds from which on it is nobody; None: never.
+
+    """
 
     id: str
+    scopes: frozenset[str] = frozenset()
+    agents: frozenset[str] | None = None
+    models: tuple[str, ...] | None = None
+    limits: Allowance = _UNLIMITED
+    expires_at: float | None = None
 
 
-OWNER = Principal("owner")
+OWNER = Principal("owner", frozenset(SCOPES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +173,8 @@ class RunRequest:
         idempotency: The client's name for the call, or None.
         detached: The run goes on though nobody reads it.
         timeout_s: Seconds after which it is ended; None: the engine's limit.
+        executor: The ``AgentExecutor`` of the configuration that the request began
+            with; None: the engine's own.
 
     """
 
@@ -154,6 +192,7 @@ class RunRequest:
     idempotency: IdempotencyKey | None = None
     detached: bool = False
     timeout_s: float | None = None
+    executor: Any = field(default=None, compare=False, repr=False)
 
     @property
     def kept(self) -> bool:

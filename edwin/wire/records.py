@@ -36,6 +36,7 @@ def run_object(
         "id": record.run_id,
         "object": "edwin.run",
         "state": record.state,
+        "principal": record.session.principal,
         "agent": record.session.agent,
         "session_key": None if _NO_SESSION.fullmatch(key) else key,
         "created_at": record.created_at,
@@ -95,7 +96,13 @@ def page(data: Sequence[dict[str, Any]], next: str | int | None) -> dict[str, An
 
 
 def _session(kind: str, session: SessionId, **rest: Any) -> dict[str, Any]:
-    return {"object": kind, "agent": session.agent, "key": session.key, **rest}
+    return {
+        "object": kind,
+        "principal": session.principal,
+        "agent": session.agent,
+        "key": session.key,
+        **rest,
+    }
 
 
 def _error(
