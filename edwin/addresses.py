@@ -50,7 +50,7 @@ def client_address(
         one; else *remote*.
 
     """
-    if not trusted or not forwarded or not _within(remote, trusted):
+    if not trusted or not forwarded or not is_within(remote, trusted):
         return remote
     nearest = remote
     for item in reversed(forwarded.split(",")):
@@ -59,12 +59,13 @@ def client_address(
             # Whoever wrote this is not to be believed about what stands before it.
             break
         nearest = str(address)
-        if not _within(nearest, trusted):
+        if not is_within(nearest, trusted):
             break
     return nearest
 
 
-def _within(host: str, networks: Sequence[Network]) -> bool:
+def is_within(host: str, networks: Sequence[Network]) -> bool:
+    """Return whether *host* is an address in one of *networks*."""
     address = parse_address(host)
     return address is not None and any(address in network for network in networks)
 

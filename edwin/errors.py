@@ -15,6 +15,7 @@ and SSE and by ``handlers.socket`` for WebSocket.  The tree::
     │   ├── ModelNotFound       404     no agent answers to the model
     │   ├── RunNotFound         404     no such run, or another's
     │   ├── SessionNotFound     404     no such session, or another's
+    │   ├── TokenNotFound       404     no such token, or the configuration's
     │   ├── MethodNotAllowed    405     the path has no such method
     │   ├── IdempotencyKeyReused 422    the key belongs to another request
     │   ├── BodyTooLarge        413     more bytes than gateway.http.maxBodyBytes
@@ -22,6 +23,7 @@ and SSE and by ``handlers.socket`` for WebSocket.  The tree::
     │   ├── SessionAgentMismatch 400    the session key belongs to another agent
     │   └── ContextLengthExceeded 400   more than the model can read
     ├── TooManyFailures         429     too many wrong secrets from an address
+    ├── RateLimited             429     the principal has used what it may
     ├── SessionQueueFull        429     too many runs wait in this session
     ├── RunCancelled            499     somebody stopped the run
     ├── InternalError           500     a defect in Edwin
@@ -160,6 +162,12 @@ class SessionNotFound(InvalidRequest):
     status, code = 404, "session_not_found"
 
 
+class TokenNotFound(InvalidRequest):
+    """There is no such token in the store."""
+
+    status, code = 404, "token_not_found"
+
+
 class IdempotencyKeyReused(InvalidRequest):
     """The idempotency key was used with another request.
 
@@ -203,6 +211,23 @@ class TooManyFailures(EdwinError):
     """Too many wrong secrets came from the request's address."""
 
     status, type, code = 429, "requests", "too_many_failures"
+
+
+class RateLimited(EdwinError):
+    """The principal has used up what it may use for now.
+
+    Args:
+        message: As for every error.
+        kind: ``requests`` or ``tokens``: what OpenAI calls the error's type.
+        rest: As for every error.
+
+    """
+
+    status, type, code = 429, "requests", "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, kind: str = "requests", **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.__dict__["type"] = kind
 
 
 class SessionQueueFull(EdwinError):

@@ -64,11 +64,11 @@ class FailureLimiter:
             should_retry=False,
         )
 
-    def failed(self, address: str, now: float) -> None:
-        """Count a wrong secret."""
+    def failed(self, address: str, now: float) -> bool:
+        """Count a wrong secret; return whether the address is shut out for it."""
         name = self._name(address)
         if name is None:
-            return
+            return False
         visitor = self._visitor(name)
         visitor.failures.append(now)
         if len(visitor.failures) == MAX_FAILURES and (
@@ -76,6 +76,8 @@ class FailureLimiter:
         ):
             visitor.shut_out_until = now + SHUT_OUT_S
             visitor.failures.clear()
+            return True
+        return False
 
     def succeeded(self, address: str, digest: bytes, now: float) -> None:
         """Remember a right secret."""

@@ -11,6 +11,7 @@ Read once at start; every room is handed the part it needs::
 what comes out.
 """
 
+from edwin.config.principals import principal as as_principal
 from edwin.config.snapshot import (
     AuthConfig,
     ChatCompletionsConfig,
@@ -18,6 +19,7 @@ from edwin.config.snapshot import (
     EndpointsConfig,
     GatewayConfig,
     HttpConfig,
+    NamedPrincipal,
     ProviderConfig,
     RunsConfig,
     SessionsConfig,
@@ -31,9 +33,11 @@ __all__ = [
     "EndpointsConfig",
     "GatewayConfig",
     "HttpConfig",
+    "NamedPrincipal",
     "ProviderConfig",
     "RunsConfig",
     "SessionsConfig",
+    "as_principal",
     "from_document",
     "load",
 ]

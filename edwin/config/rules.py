@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from edwin.addresses import is_loopback
+from edwin.config.principals import unix_seconds
 from edwin.config.schema import Shape
 from edwin.config.tree import (
     Node,
@@ -38,6 +39,7 @@ HEADERS: Path = (
 AGENTS: Path = ("agents", "list")
 DEFAULTS: Path = ("agents", "defaults")
 PROVIDERS: Path = ("models", "providers")
+PRINCIPALS: Path = ("gateway", "auth", "principals")
 
 # What an answer would give away, and what has a meaning of its own.
 TAKEN_HEADERS = frozenset(
@@ -69,6 +71,8 @@ def problems(tree: Node, shape: Shape, environ: Mapping[str, str]) -> list[Probl
         *_auth(tree, shape, environ),
         *_bind(tree, environ),
         *_proxies(tree),
+        *_tls(tree),
+        *_principals(tree),
     ]
 
 
@@ -249,3 +253,41 @@ def _proxies(tree: Node) -> Iterator[Problem]:
                 " without bits behind its length, such as 10.0.0.0/8"
             )
             yield Problem(node.place, path, text)
+
+
+def _tls(tree: Node) -> Iterator[Problem]:
+    """A certificate goes with its key."""
+    path: Path = ("gateway", "tls")
+    given = {str(where[-1]): node for where, node in _items(tree, path)}
+    for name, other in (("certFile", "keyFile"), ("keyFile", "certFile")):
+        if name in given and other not in given:
+            text = f"is missing, and {name} is there; name both files"
+            yield Problem(given[name].place, (*path, other), text)
+
+
+def _principals(tree: Node) -> Iterator[Problem]:
+    """Principals have names of their own, and days that exist; a proxy is trusted."""
+    names: dict[str, Path] = {}
+    for path, item in _items(tree, PRINCIPALS):
+        name, place = _text(item, ("id",)), (*path, "id")
+        yield from _twice(names, name, place, tree)
+        node = find(tree, place)
+        if node and name == "owner":
+            yield Problem(node.place, place, "'owner' is taken; use another name")
+        node, expires = find(item, ("expiresAt",)), _text(item, ("expiresAt",))
+        if node and expires and not _is_time(expires):
+            text = f"{shorten(expires)!r} is no day or time; use such as 2027-01-31"
+            yield Problem(node.place, (*path, "expiresAt"), text)
+    mode = find(tree, ("gateway", "auth", "mode"))
+    proxies = any(_items(tree, ("gateway", "trustedProxies")))
+    if mode and mode.value == "trusted-proxy" and not proxies:
+        text = "needs gateway.trustedProxies; name the proxy's network there"
+        yield Problem(mode.place, ("gateway", "auth", "mode"), text)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        unix_seconds(text)
+    except ValueError:
+        return False
+    return True

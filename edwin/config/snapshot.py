@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edwin.addresses import Network
-from edwin.types import Agent
+from edwin.types import Agent, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +19,25 @@ class LimiterConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedPrincipal:
+    """A principal with a token of its own, of which the SHA-256 is known."""
+
+    principal: Principal
+    digest: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class AuthConfig:
     """Who may come in.
 
     Attributes:
-        mode: ``token``, ``password`` or ``none``.
+        mode: ``token``, ``password``, ``trusted-proxy`` or ``none``.
         token: In mode token the configured one; None: ``<state_dir>/token``.
         password: In mode password always there, otherwise None.
         allow_insecure: A short secret is allowed on any address.
+        principals: Who else may, each with a token.
+        user_header: In mode trusted-proxy the header that names the user.
+        proxy_principal: In mode trusted-proxy what every user may; its id is no one's.
 
     """
 
@@ -35,6 +46,9 @@ class AuthConfig:
     password: str | None = field(repr=False)
     allow_insecure: bool
     limiter: LimiterConfig
+    principals: tuple[NamedPrincipal, ...]
+    user_header: str
+    proxy_principal: Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,13 @@ class EndpointsConfig:
     """The endpoints that can be switched on."""
 
     chat_completions: ChatCompletionsConfig
+
+
+@dataclass(frozen=True, slots=True)
+class CorsConfig:
+    """Which web pages may use the gateway: their origins, as browsers write them."""
+
+    allowed_origins: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +96,15 @@ class HttpConfig:
     body_seconds: float
     stall_seconds: float
     server_timing: bool
+    cors: CorsConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """The files, in PEM, that HTTPS is served with; absolute."""
+
+    cert_file: Path
+    key_file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +164,7 @@ class GatewayConfig:
         session_secrets: The first makes keys; empty: ``<state_dir>/session-secret``.
         shutdown_seconds: How long runs may go on after a stop was asked for.
         trusted_proxies: Networks whose ``X-Forwarded-For`` is believed.
+        tls: None: plain HTTP.
 
     """
 
@@ -143,6 +174,7 @@ class GatewayConfig:
     session_secrets: tuple[str, ...] = field(repr=False)
     shutdown_seconds: float
     trusted_proxies: tuple[Network, ...]
+    tls: TlsConfig | None
     auth: AuthConfig
     http: HttpConfig
     runs: RunsConfig
@@ -207,7 +239,7 @@ class Config:
         chat = gateway.http.endpoints.chat_completions
         return {
             "source": str(self.source) if self.source else None,
-            "address": f"http://{host}:{gateway.port}",
+            "address": f"{'https' if gateway.tls else 'http'}://{host}:{gateway.port}",
             "stateDir": str(gateway.state_dir),
             "auth": {"mode": gateway.auth.mode, "secret": self.secret_origin},
             "sessionSecrets": len(gateway.session_secrets),

@@ -9,25 +9,29 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from edwin.config import rules
+from edwin.config import principals, rules
 from edwin.config.file import MAX_BYTES, parse
 from edwin.config.layers import FILE, layered
 from edwin.config.snapshot import (
     AuthConfig,
     ChatCompletionsConfig,
     Config,
+    CorsConfig,
     EndpointsConfig,
     GatewayConfig,
     HttpConfig,
     LimiterConfig,
     MetricsConfig,
     MonitorConfig,
+    NamedPrincipal,
     ProviderConfig,
     RunsConfig,
     SessionsConfig,
+    TlsConfig,
 )
 from edwin.config.tree import Node, find, from_python, merge, plain
 from edwin.errors import ConfigError
+from edwin.origins import normal
 from edwin.types import Agent, Caps
 
 
@@ -139,15 +143,8 @@ def _config(
             session_secrets=tuple(gateway["sessionSecrets"]),
             shutdown_seconds=float(gateway["shutdownSeconds"]),
             trusted_proxies=tuple(map(ip_network, gateway["trustedProxies"])),
-            auth=AuthConfig(
-                mode=mode,
-                token=secret.value if secret and mode == "token" else None,
-                password=secret.value if secret and mode == "password" else None,
-                allow_insecure=gateway["auth"]["allowInsecure"],
-                limiter=LimiterConfig(
-                    exempt_loopback=gateway["auth"]["limiter"]["exemptLoopback"]
-                ),
-            ),
+            tls=_tls(gateway["tls"], cwd, environ),
+            auth=_auth(gateway["auth"], secret),
             http=_http(gateway["http"]),
             runs=_runs(gateway["runs"]),
             sessions=_sessions(gateway["sessions"]),
@@ -160,6 +157,26 @@ def _config(
         ),
         source=source,
         secret_origin=origin,
+    )
+
+
+def _auth(auth: Mapping[str, Any], secret: rules.Secret | None) -> AuthConfig:
+    mode = auth["mode"]
+    return AuthConfig(
+        mode=mode,
+        token=secret.value if secret and mode == "token" else None,
+        password=secret.value if secret and mode == "password" else None,
+        allow_insecure=auth["allowInsecure"],
+        limiter=LimiterConfig(exempt_loopback=auth["limiter"]["exemptLoopback"]),
+        principals=tuple(
+            NamedPrincipal(
+                principals.principal(item["id"], item),
+                principals.token_digest(item["tokenHash"]),
+            )
+            for item in auth["principals"]
+        ),
+        user_header=auth["userHeader"],
+        proxy_principal=principals.principal("proxy:", auth["proxyPrincipal"]),
     )
 
 
@@ -181,6 +198,18 @@ def _http(http: Mapping[str, Any]) -> HttpConfig:
         body_seconds=float(http["bodySeconds"]),
         stall_seconds=float(http["stallSeconds"]),
         server_timing=http["serverTiming"],
+        cors=CorsConfig(frozenset(map(normal, http["cors"]["allowedOrigins"]))),
+    )
+
+
+def _tls(
+    tls: Mapping[str, Any], cwd: Path, environ: Mapping[str, str]
+) -> TlsConfig | None:
+    if not tls:
+        return None
+    return TlsConfig(
+        cert_file=_absolute(tls["certFile"], cwd, environ),
+        key_file=_absolute(tls["keyFile"], cwd, environ),
     )
 
 

@@ -6,6 +6,7 @@ one that commits, ``tables`` the schema, ``upgrade`` and ``recovery`` what a sta
 ``dialect`` what differs between databases.
 """
 
+from edwin.store.people import StoredPrincipal
 from edwin.store.store import Store
 
-__all__ = ["Store"]
+__all__ = ["Store", "StoredPrincipal"]

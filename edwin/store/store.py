@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from edwin.metrics import Metrics
 from edwin.store import changes, queries, removal
-from edwin.store.database import Database
+from edwin.store.people import People
 from edwin.types import (
     Entry,
     IdempotencyKey,
@@ -40,11 +40,11 @@ class _Note(NamedTuple):
         return KeptRun(self.record, fingerprint, self.outcome or found.outcome)
 
 
-class Store(Database):
+class Store(People):
     """Sessions, their messages and the ledger of runs, in one database.
 
     Args:
-        url: As for :class:`Database`.
+        url: As for :class:`~edwin.store.database.Database`.
         metrics: Counts the transactions.
 
     """

@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The Alembic revision these tables are."""
 
 OPEN = text("state IN ('queued', 'running')")
@@ -156,6 +156,16 @@ outcomes = Table(
     Column("body", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Index("outcomes_by_time", "created_at"),
+)
+
+# Those of the configuration are not here.
+principals = Table(
+    "principals",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
 )
 
 # Alembic's own table, apart from the others because Alembic makes it by itself.

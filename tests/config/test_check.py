@@ -67,7 +67,7 @@ def lines(tmp_path: Any, text: str, **environ: str) -> list[str]:
         ("gateway: {runs: {timeoutSeconds: 0}}", "1: gateway.runs.timeoutSeconds: 0"
          " is too small; use more than 0"),
         ("gateway: {auth: {mode: off}}", "1: gateway.auth.mode: 'off' cannot be used;"
-         " use token, password or none"),
+         " use token, password, trusted-proxy or none"),
         ("gateway: {auth: {allowInsecure: yes}}", "1: gateway.auth.allowInsecure: 'yes'"
          " is text; write true or false"),
         ("gateway: {auth: {allowInsecure: 1}}", "1: gateway.auth.allowInsecure: 1"
