@@ -11,6 +11,7 @@ from tornado.web import Application
 
 from edwin.handlers.api import UnknownUrlHandler
 from edwin.handlers.chat import ChatCompletionsHandler
+from edwin.handlers.contract import OpenApiHandler, SchemaHandler
 from edwin.handlers.events import RunEventsHandler
 from edwin.handlers.health import HealthHandler, ReadyHandler
 from edwin.handlers.metrics import MetricsHandler
@@ -22,6 +23,7 @@ from edwin.handlers.sessions import (
     SessionsHandler,
 )
 from edwin.handlers.socket import SocketHandler
+from edwin.handlers.tokens import TokenHandler, TokenRotateHandler, TokensHandler
 
 if TYPE_CHECKING:
     from edwin.gateway import Gateway
@@ -51,9 +53,14 @@ def routes(gateway: Gateway, prefix: str = "") -> list[Rule]:
         (r"/v1/sessions", SessionsHandler),
         (r"/v1/sessions/item", SessionHandler),
         (r"/v1/sessions/reset", SessionResetHandler),
+        (r"/v1/tokens", TokensHandler),
+        (r"/v1/tokens/(.+)/rotate", TokenRotateHandler),
+        (r"/v1/tokens/(.+)", TokenHandler),
         (r"/healthz", HealthHandler),
         (r"/readyz", ReadyHandler),
         (r"/metrics", MetricsHandler),
+        (r"/openapi\.json", OpenApiHandler),
+        (r"/schemas/(.+)", SchemaHandler),
         (r"/ws", SocketHandler),
     ]
     return [(prefix + path, handler, {"gateway": gateway}) for path, handler in table]

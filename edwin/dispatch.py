@@ -7,16 +7,21 @@ routing, sessions and limits are the same for all of them.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edwin.auth import allow
+from edwin.audit import Source
+from edwin.auth import allow, within
 from edwin.config import Config
-from edwin.errors import InvalidRequest
+from edwin.errors import InvalidRequest, RateLimited
+from edwin.executor import AgentExecutor
 from edwin.ids import new_id
+from edwin.quotas import DAY_S, Ticket
 from edwin.routing import resolve
 from edwin.runs.run import Run
 from edwin.sessions.keys import agent_of_key, checked_key
+from edwin.tokens import text_tokens, total_tokens
 from edwin.types import (
     Agent,
     ChatRequest,
@@ -32,11 +37,25 @@ if TYPE_CHECKING:
 _LENGTHS = ("max_completion_tokens", "max_tokens")
 
 
-async def submit(gateway: Gateway, request: ChatRequest, principal: Principal) -> Run:
+async def submit(
+    gateway: Gateway,
+    request: ChatRequest,
+    principal: Principal,
+    *,
+    config: Config | None = None,
+    executor: AgentExecutor | None = None,
+) -> Run:
     """Return the run that carries out *request* for *principal*.
 
     The run is waiting or under way; it is cancelled when its last reader leaves, unless
     it is detached.  With an idempotency key it may be the run of an earlier request.
+
+    Args:
+        gateway: Carries it out.
+        request: What is asked for.
+        principal: Who asks.
+        config: The configuration that the request began with; None: today's.
+        executor: That configuration's; None: today's.
 
     Raises:
         Forbidden: If the principal may not run the agent.
@@ -44,11 +63,12 @@ async def submit(gateway: Gateway, request: ChatRequest, principal: Principal) -
         IdempotencyKeyReused: If its key was used with another request.
         SessionQueueFull: If too many runs wait in the session.
         Overloaded: If too many runs wait in the gateway.
+        RateLimited: If the principal has used what it may.
         StorageUnavailable: If it could not be kept.
         GatewayStopping: If the gateway is shutting down.
 
     """
-    config = gateway.config
+    config = config or gateway.config
     agent = resolve(
         config.agents,
         model=request.model,
@@ -57,32 +77,90 @@ async def submit(gateway: Gateway, request: ChatRequest, principal: Principal) -
         key_param=request.session_key_param,
     )
     allow(principal, "runs:create", agent)
+    agent = within(principal, agent)
     if request.image_links:
         _check_links(config, agent, request.image_links)
     from_user = config.gateway.http.endpoints.chat_completions.session_from_user
     if agent.session_from_user is not None:
         from_user = agent.session_from_user
     key = _session_key(gateway, request, agent, principal, from_user=from_user)
-    return await gateway.engine.submit(
-        RunRequest(
-            run_id=new_id("run"),
-            agent=agent,
-            principal=principal,
-            session=SessionId(
-                principal.id, agent.id, key or gateway.registry.fresh_key(agent.id)
-            ),
-            stateful=key is not None,
-            messages=request.messages,
-            params=effective_params(agent, request),
-            retry_count=request.retry_count,
-            request_id=request.request_id,
-            log_fields=request.log_fields,
-            trace=request.trace,
-            idempotency=_idempotency(request, agent, key),
-            detached=request.detached,
-            timeout_s=request.timeout_s,
-        )
+    wanted = RunRequest(
+        run_id=new_id("run"),
+        agent=agent,
+        principal=principal,
+        session=SessionId(
+            principal.id, agent.id, key or gateway.registry.fresh_key(agent.id)
+        ),
+        stateful=key is not None,
+        messages=request.messages,
+        params=effective_params(agent, request),
+        retry_count=request.retry_count,
+        request_id=request.request_id,
+        log_fields=request.log_fields,
+        trace=request.trace,
+        idempotency=_idempotency(request, agent, key),
+        detached=request.detached,
+        timeout_s=request.timeout_s,
+        executor=executor or gateway.executor,
     )
+    return await _held(gateway, wanted)
+
+
+async def _held(gateway: Gateway, wanted: RunRequest) -> Run:
+    """Return the run of *wanted*, which holds what it needs of its configuration."""
+    principal, held = wanted.principal, wanted.executor
+    held.hold()
+    try:
+        if principal.limits:
+            run = await _within_limits(gateway, wanted)
+        else:
+            run = await gateway.engine.submit(wanted)
+    except BaseException:
+        held.release()
+        raise
+    if run.id == wanted.run_id:
+        run.at_end(lambda run: held.release())
+    else:
+        held.release()
+    return run
+
+
+async def _within_limits(gateway: Gateway, wanted: RunRequest) -> Run:
+    """Return the run of *wanted*, counted among what its principal may use."""
+    ticket = await _ticket(gateway, wanted)
+    try:
+        run = await gateway.engine.submit(wanted)
+    except BaseException:
+        ticket.settle(0)
+        raise
+    if run.id == wanted.run_id:
+        run.at_end(lambda run: ticket.settle(run.usage.total_tokens))
+    else:
+        # An earlier request's, which has paid for it.
+        ticket.settle(0)
+    return run
+
+
+async def _ticket(gateway: Gateway, request: RunRequest) -> Ticket:
+    """Return the run's place among what its principal may use.
+
+    Raises:
+        RateLimited: If there is none.
+        StorageUnavailable: If nobody knows what was used today.
+
+    """
+    principal, quotas = request.principal, gateway.quotas
+    now = time.time()
+    if principal.limits.tokens_per_day is not None and not quotas.knows(principal, now):
+        used = await gateway.store.tokens_since(principal.id, now - now % DAY_S)
+        quotas.begin_day(principal, now, used)
+    tokens = total_tokens(request.messages) + text_tokens(request.agent.instructions)
+    try:
+        return quotas.take(principal, now, tokens)
+    except RateLimited as error:
+        source = Source(principal.id, None, request.request_id)
+        gateway.audit.count("limit.hit", source, limit=error.type)
+        raise
 
 
 def _idempotency(

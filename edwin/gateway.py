@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import tornado
 
+from edwin import __version__, people
 from edwin import config as configuration
+from edwin.audit import FILE, AuditLog
 from edwin.auth import Authenticator
 from edwin.config import Config
 from edwin.errors import GatewayStopping, StateError
@@ -23,7 +27,9 @@ from edwin.executor import AgentExecutor
 from edwin.metrics import Metrics
 from edwin.monitor import LoopMonitor
 from edwin.presence import Presence
-from edwin.providers.base import Provider, provider_class
+from edwin.providers.pool import ProviderPool
+from edwin.quotas import Quotas
+from edwin.reload import reload
 from edwin.runs.carry import Carrier
 from edwin.runs.engine import RunEngine
 from edwin.runs.idempotency import IdempotencyKeys
@@ -33,10 +39,13 @@ from edwin.sessions import SessionRegistry
 from edwin.sessions.retention import Retention
 from edwin.state import StateFolder
 from edwin.store import Store
+from edwin.tls import server_context
 from edwin.tracing import Tracing
 from edwin.validate import Schemas
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from opentelemetry.trace import TracerProvider
     from tornado.httpserver import HTTPServer
 
@@ -69,11 +78,15 @@ class Gateway:
 
     Attributes:
         config: Today's configuration; a request keeps the one it began with.
+        began_with: That of the start.
+        executor: Today's; a run keeps the one it began with.
         state: ``starting``, ``ready``, ``draining`` or ``stopped``.
         sockets: The WebSockets that are open.
         answers: The HTTP handlers that give a run's answer.
         presence: Notices when their clients have gone.
         metrics: What it counts; a registry of its own.
+        quotas: What principals have used of what they may.
+        audit: Keeps who was refused, and who changed what.
         created: Unix seconds, whole, of the start.
 
     Raises:
@@ -85,6 +98,8 @@ class Gateway:
     store: Store
     registry: SessionRegistry
     engine: RunEngine
+    providers: ProviderPool
+    executor: AgentExecutor
 
     def __init__(
         self,
@@ -94,7 +109,7 @@ class Gateway:
     ) -> None:
         if not isinstance(config, Config):
             config = configuration.from_document(config)
-        self.config = config
+        self.config = self.began_with = config
         self.state = "starting"
         self.schemas = Schemas()
         self.sockets: set[SocketHandler] = set()
@@ -102,9 +117,12 @@ class Gateway:
         self.created = int(time.time())
         self.presence = Presence()
         self.metrics = Metrics()
+        self.quotas = Quotas()
+        self.audit = AuditLog(config.gateway.state_dir / FILE)
         self._tracer_provider = tracer_provider
         self._folder = StateFolder(config.gateway.state_dir)
         self._house = AsyncExitStack()
+        self._reloading = asyncio.Lock()
         self._server: HTTPServer | None = None
         self._draining: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -120,7 +138,11 @@ class Gateway:
         self._folder.acquire()
         async with AsyncExitStack() as house:
             house.callback(self._folder.release)
+            self.audit.start()
+            house.callback(self.audit.stop)
             await self._start(house)
+            self._tell("gateway.started")
+            house.callback(self._tell, "gateway.stopped")
             # From here on it is stop() that takes the house down.
             self._house = house.pop_all()
         self._draining = self._stopping = None
@@ -133,10 +155,11 @@ class Gateway:
                 "Tornado %s has known security faults; use 6.6.1 or later",
                 tornado.version,
             )
-        auth = config.gateway.auth
-        needs_token = auth.mode == "token" and not auth.token
         self.authenticator = Authenticator(
-            auth, token=self._folder.token() if needs_token else None
+            config.gateway.auth,
+            token=self._token(config),
+            proxies=config.gateway.trusted_proxies,
+            audit=self.audit,
         )
         secrets = [s.encode() for s in config.gateway.session_secrets]
         if not secrets:
@@ -146,35 +169,81 @@ class Gateway:
         )
         house.push_async_callback(store.stop)
         await store.start([hashlib.sha256(secret).hexdigest() for secret in secrets])
-        providers: dict[str, Provider] = {}
-        for name, provider in config.providers.items():
-            providers[name] = provider_class(provider.api)(provider)
-        for started in providers.values():
-            await started.start()
-            house.push_async_callback(started.stop)
+        self.providers = ProviderPool()
+        house.push_async_callback(self.providers.stop)
+        await self.providers.change(config.providers, idle=partial(asyncio.sleep, 0))
+        self.executor = AgentExecutor(self.providers.current, self.metrics)
         self.store = store
+        await people.load(self)
         self.registry = SessionRegistry(store, secrets[0], config.gateway.sessions)
         tracing = Tracing(
             self._tracer_provider,
             secret=secrets[0],
             addresses={name: p.base_url for name, p in config.providers.items()},
         )
-        carrier = Carrier(
-            self.registry,
-            store,
-            AgentExecutor(providers, self.metrics),
-            tracing,
-            self.metrics,
-        )
+        carrier = Carrier(self.registry, store, self.executor, tracing, self.metrics)
         self.engine = LocalEngine(
             carrier, within_descriptors(config.gateway.runs), IdempotencyKeys(store)
         )
         await self.engine.start()
-        retention = Retention(store, config.gateway.sessions)
-        retention.start()
-        house.push_async_callback(retention.stop)
+        self._retention = Retention(
+            store, config.gateway.sessions, cleared=self.registry.clear
+        )
+        self._retention.start()
+        house.push_async_callback(self._retention.stop)
         self.schemas.warm("openai/chat_completion_request")
         self._instrument(house)
+
+    def _token(self, config: Config) -> str | None:
+        """Return the token that stands in for one that *config* does not have."""
+        auth = config.gateway.auth
+        wanted = auth.mode == "token" and not auth.token
+        return self._folder.token() if wanted else None
+
+    async def reload(self, config: Config | Mapping[str, Any]) -> list[str]:
+        """Go by another configuration from the next request on.
+
+        No connection and no run is dropped but those of principals that are not let
+        in any more.
+
+        Returns:
+            The keys whose change takes a restart, and is left out until then.
+
+        Raises:
+            ConfigError: If *config* cannot be used; all is as it was.
+            EdwinError: If a provider does not start; likewise.
+
+        """
+        if not isinstance(config, Config):
+            config = configuration.from_document(config)
+        async with self._reloading:
+            self.check_serving()
+            return await reload(self, config)
+
+    def use(self, config: Config, tls: SSLContext | None) -> None:
+        """Put *config* in place of today's, in one step; called by :meth:`reload`.
+
+        Args:
+            config: Whose providers are there already.
+            tls: Its :meth:`tls_context`.
+
+        """
+        self.authenticator.configure(
+            config.gateway.auth,
+            token=self._token(config),
+            proxies=config.gateway.trusted_proxies,
+        )
+        self.config = config
+        self.executor = AgentExecutor(self.providers.current, self.metrics)
+        self.engine.limit(within_descriptors(config.gateway.runs))
+        self.registry.limit(config.gateway.sessions)
+        self._retention.limit(config.gateway.sessions)
+        if self._server is not None and self._server.ssl_options and tls:
+            # A context that is loaded anew may be left with half of either.
+            self._server.ssl_options = tls
+
+    def _tell(self, event: str) -> None:
+        self.audit.write(event, pid=os.getpid(), version=__version__)
 
     def _instrument(self, house: AsyncExitStack) -> None:
         """Show what can be read at any time, and watch the loop."""
@@ -183,6 +252,7 @@ class Gateway:
         gauge("edwin_runs_waiting", "Runs that wait.", lambda: self.engine.waiting)
         gauge("edwin_answers_open", "Runs' answers open.", lambda: len(self.answers))
         gauge("edwin_sockets_open", "WebSockets open.", lambda: len(self.sockets))
+        gauge("edwin_tasks", "Tasks of the loop.", lambda: len(asyncio.all_tasks()))
         gauge("edwin_store_writable", "0: it fails.", lambda: self.store.writable)
         # The first scrape imports what it is written with: not while requests wait.
         self.metrics.scrape()
@@ -204,6 +274,7 @@ class Gateway:
 
         Raises:
             StateError: If the address cannot be bound.
+            ConfigError: If the certificate, or its key, cannot be used.
 
         """
         from tornado.httpserver import HTTPServer
@@ -212,6 +283,7 @@ class Gateway:
         from edwin.app import make_app
 
         bind, port = self.config.gateway.bind, self.config.gateway.port
+        tls = self.tls_context(self.config)
         try:
             sockets = bind_sockets(port, bind, backlog=BACKLOG)
         except OSError as error:
@@ -221,14 +293,33 @@ class Gateway:
             ) from error
         self._server = HTTPServer(
             make_app(self),
+            ssl_options=tls,
             max_header_size=HEADER_BYTES,
             idle_connection_timeout=self.config.gateway.http.idle_seconds,
             body_timeout=self.config.gateway.http.body_seconds,
         )
         self._server.add_sockets(sockets)
         port = sockets[0].getsockname()[1]
-        self._folder.announce(bind, port)
+        self._folder.announce(bind, port, scheme="https" if tls else "http")
         return bind, port
+
+    def tls_context(self, config: Config) -> SSLContext | None:
+        """Return what connections are encrypted with by *config*; None: they are not.
+
+        Raises:
+            ConfigError: If the certificate or its key cannot be used.
+
+        """
+        files = config.gateway.tls
+        return server_context(files.cert_file, files.key_file) if files else None
+
+    def enforce(self) -> None:
+        """End what is open for those who are not let in any more, as they were."""
+        for handler in (*self.answers, *self.sockets):
+            if handler.principal is not None and not self.authenticator.holds(
+                handler.principal, handler.secret
+            ):
+                handler.cut()
 
     def check_serving(self) -> None:
         """Return if requests can be served.

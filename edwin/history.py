@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from edwin.audit import NOBODY, Source
+from edwin.auth import owns
 from edwin.errors import EdwinError, RunCancelled, SessionNotFound
-from edwin.types import Principal, SessionId, StoredMessage
+from edwin.types import OWNER, Principal, SessionId, StoredMessage
 from edwin.wire import cursors, records
 
 if TYPE_CHECKING:
@@ -25,9 +27,25 @@ PAGE_BYTES = 4 * 1024 * 1024
 _BATCH = 10
 
 
-def session_id(principal: Principal, agent: str, key: str) -> SessionId:
-    """Return the identity of the principal's session; *agent* in any case."""
-    return SessionId(principal.id, agent.lower(), key)
+def session_id(
+    principal: Principal, agent: str, key: str, of: str | None = None
+) -> SessionId:
+    """Return the identity of a session; it need not be there.
+
+    Args:
+        principal: Who asks.
+        agent: Id of its agent, in any case.
+        key: Its key.
+        of: Whose it is; None: *principal*'s own.
+
+    Raises:
+        SessionNotFound: If it would be another's.
+
+    """
+    session = SessionId(of or principal.id, agent.lower(), key)
+    if not owns(principal, session):
+        raise _not_found(session)
+    return session
 
 
 async def page(
@@ -44,7 +62,7 @@ async def page(
 
     Args:
         gateway: Whose sessions.
-        principal: Sees its own sessions alone.
+        principal: Sees its own sessions; the owner sees all.
         agent: Id of their agent, in any case; None: whichever.
         limit: How many at most.
         after: What an earlier page gave as ``next``.
@@ -55,7 +73,7 @@ async def page(
 
     """
     found = await gateway.store.sessions(
-        principal=principal.id,
+        principal=None if principal.id == OWNER.id else principal.id,
         agent=agent and agent.lower(),
         before=cursors.read(after) if after else None,
         limit=limit + 1,
@@ -118,11 +136,18 @@ async def _messages(
         after = batch[-1].seq
 
 
-async def delete(gateway: Gateway, session: SessionId) -> dict[str, Any]:
+async def delete(
+    gateway: Gateway, session: SessionId, source: Source = NOBODY
+) -> dict[str, Any]:
     """Delete a session and return when nothing of it is left: ``sessions/deleted``.
 
     Its runs that are under way or wait are cancelled first.  In the ledger their lines
-    stay, without what identifies the session.
+    stay, without what identifies the session; the audit log does not name it either.
+
+    Args:
+        gateway: Whose session.
+        session: Which one.
+        source: Who asked for it, for the audit log.
 
     Raises:
         SessionNotFound: If there is none.
@@ -139,13 +164,21 @@ async def delete(gateway: Gateway, session: SessionId) -> dict[str, Any]:
     )
     if not (found or live):
         raise _not_found(session)
+    _tell(gateway, "session.deleted", session, source)
     return records.deleted_object(session)
 
 
-async def reset(gateway: Gateway, session: SessionId) -> dict[str, Any]:
+async def reset(
+    gateway: Gateway, session: SessionId, source: Source = NOBODY
+) -> dict[str, Any]:
     """Let a session begin anew behind the runs it has: schema ``sessions/was_reset``.
 
     Its messages stay where they are, and are no part of the transcript any more.
+
+    Args:
+        gateway: Whose session.
+        session: Which one.
+        source: Who asked for it, for the audit log.
 
     Raises:
         SessionNotFound: If there is none.
@@ -157,7 +190,15 @@ async def reset(gateway: Gateway, session: SessionId) -> dict[str, Any]:
         gateway, session, lambda: gateway.store.reset(session, time.time())
     ):
         raise _not_found(session)
+    _tell(gateway, "session.reset", session, source)
     return records.reset_object(session)
+
+
+def _tell(gateway: Gateway, event: str, session: SessionId, source: Source) -> None:
+    """Tell the audit log what became of a session, not which one it was."""
+    owner = session.principal
+    source = source._replace(principal=source.principal or owner)
+    gateway.audit.write(event, source, agent=session.agent, owner=owner)
 
 
 async def _alone(
@@ -174,6 +215,8 @@ async def _alone(
             return await change()
         finally:
             gateway.registry.forget(session)
+            if cancel is not None:
+                gateway.engine.forget(session)
 
     return await gateway.engine.exclusively(session, work, cancel=cancel)
 

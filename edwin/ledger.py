@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from edwin.audit import NOBODY, Source
+from edwin.auth import owns
 from edwin.errors import (
     EdwinError,
     InternalError,
@@ -21,12 +23,14 @@ from edwin.errors import (
 from edwin.runs import outcome
 from edwin.runs.run import Run
 from edwin.types import (
+    OWNER,
     KeptRun,
     Message,
     Principal,
     RunFailed,
     RunFinished,
     RunRecord,
+    SessionId,
 )
 from edwin.wire import cursors, records
 
@@ -80,7 +84,7 @@ async def page(
 
     Args:
         gateway: Whose runs.
-        principal: Sees its own runs alone.
+        principal: Sees its own runs; the owner sees all.
         wanted: Which of them; None: all.
         limit: How many at most.
         after: What an earlier page gave as ``next``.
@@ -97,7 +101,7 @@ async def page(
     live = {
         run.id: _line(run)
         for run in gateway.engine.live()
-        if run.request.principal.id == principal.id
+        if owns(principal, run.session)
     }
     stored = await _stored(gateway, principal, wanted, live, before, limit + 1)
     for record in live.values():
@@ -126,7 +130,7 @@ async def _stored(
     found: dict[str, RunRecord] = {}
     while True:
         lines = await gateway.store.runs(
-            principal=principal.id,
+            principal=None if principal.id == OWNER.id else principal.id,
             agent=wanted.agent,
             session_key=wanted.session,
             state=wanted.state,
@@ -154,7 +158,7 @@ async def find(gateway: Gateway, principal: Principal, run_id: str) -> Run | Kep
     found: Run | KeptRun | None = gateway.engine.find(run_id)
     if found is None:
         found = await gateway.store.run(run_id)
-    if found is None or _owner(found) != principal.id:
+    if found is None or not owns(principal, _session(found)):
         raise RunNotFound(f"no such run: {shorten(run_id)!r}")
     return found
 
@@ -170,10 +174,18 @@ async def run(gateway: Gateway, principal: Principal, run_id: str) -> dict[str, 
     return _shown(await find(gateway, principal, run_id))
 
 
-async def cancel(gateway: Gateway, principal: Principal, run_id: str) -> dict[str, Any]:
+async def cancel(
+    gateway: Gateway, principal: Principal, run_id: str, source: Source = NOBODY
+) -> dict[str, Any]:
     """End the run with this id, and return it when it has ended: ``runs/run``.
 
     Without effect on one that has ended before.
+
+    Args:
+        gateway: Whose run.
+        principal: Who ends it.
+        run_id: Which one.
+        source: How that was asked for, for the audit log.
 
     Raises:
         RunNotFound: If there is none, or it is another principal's.
@@ -182,6 +194,11 @@ async def cancel(gateway: Gateway, principal: Principal, run_id: str) -> dict[st
     """
     found = await find(gateway, principal, run_id)
     if isinstance(found, Run):
+        if (owner := _session(found).principal) != principal.id and not found.ended:
+            source = source._replace(principal=principal.id)
+            gateway.audit.write(
+                "run.cancelled_by_another", source, run=run_id, owner=owner
+            )
         found.cancel(RunCancelled("the run was cancelled"))
         await found.wait()
     return _shown(found)
@@ -255,9 +272,8 @@ def _kinds() -> Iterator[type[EdwinError]]:
         yield kind
 
 
-def _owner(found: Run | KeptRun) -> str:
-    session = found.session if isinstance(found, Run) else found.record.session
-    return session.principal
+def _session(found: Run | KeptRun) -> SessionId:
+    return found.session if isinstance(found, Run) else found.record.session
 
 
 def _line(run: Run) -> RunRecord:

@@ -109,20 +109,22 @@ class StateFolder:
         self._lock = lock
         self._say("")
 
-    def announce(self, bind: str, port: int) -> None:
+    def announce(self, bind: str, port: int, *, scheme: str = "http") -> None:
         """Say where the gateway listens, to those who find the folder held.
 
         Args:
             bind: The address as configured; one that stands for all of this
                 machine's addresses is announced as its loopback one.
             port: The port it has.
+            scheme: ``http`` or ``https``.
 
         """
         address = parse_address(bind)
         host = bind
         if address is not None and address.is_unspecified:
             host = "127.0.0.1" if address.version == 4 else "::1"
-        self._say(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        host = f"[{host}]" if ":" in host else host
+        self._say(f"{scheme}://{host}:{port}")
 
     def release(self) -> None:
         """Let the folder go; the lock file stays."""

@@ -480,7 +480,6 @@ async def test_contract_roles_go_up_as_roles(client):
 @pytest.mark.gen_test
 async def test_contract_sessions_belong_to_their_principal(client):
     """A session is the triple of principal, agent and key."""
-    from dataclasses import replace
 
     from edwin.dispatch import submit
     from edwin.types import ChatRequest, SessionId
@@ -493,10 +492,10 @@ async def test_contract_sessions_belong_to_their_principal(client):
     assert (await gateway.registry.transcript(other)).entries == ()
     request = ChatRequest(messages=[{"role": "user", "content": "x"}], model="edwin")
     from edwin.errors import Forbidden
-    from edwin.types import OWNER
+    from edwin.types import Principal
 
     with pytest.raises(Forbidden):
-        await submit(gateway, request, replace(OWNER, id="somebody"))
+        await submit(gateway, request, Principal("somebody"))
 
 
 @pytest.mark.gen_test

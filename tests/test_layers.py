@@ -18,21 +18,22 @@ ROWS = [
     "gateway",
     "app",
     "handlers",
-    "dispatch ledger history",
+    "dispatch ledger history people reload openapi doctor",
     "runs",
     "executor",
     "auth routing sessions providers",
     "store",
     "config state client",
     "validate wire",
-    "violations tokens limiter tracing",
+    "violations tokens limiter quotas tracing audit origins tls",
     "types addresses",
-    "errors resources log presence metrics monitor ids",
+    "errors resources log presence metrics monitor ids notify",
 ]
 LEVEL = {room: row for row, rooms in enumerate(ROWS) for room in rooms.split()}
 TORNADO = {"gateway", "app", "handlers", "testing"}
 PURE = {
-    *("wire", "validate", "routing", "addresses", "limiter", "tokens"),
+    *("wire", "validate", "routing", "addresses", "origins"),
+    *("limiter", "quotas", "tokens"),
     *("sessions.keys", "sessions.reconcile", "sessions.canonical", "sessions.window"),
 }
 MODULES = sorted(p for p in (ROOT / "edwin").rglob("*.py") if p.name != "__init__.py")

@@ -148,3 +148,15 @@ async def test_retention_looks_by_itself(make_gateway):
             await asyncio.sleep(0.01)
     await by_itself.stop()
     await by_itself.stop()
+
+
+@pytest.mark.gen_test
+async def test_retention_reaches_transcripts_in_memory(make_gateway):
+    """What was removed is not read any more, though its session was at hand."""
+    served = await make_gateway({"gateway": {"sessions": {"maxMessages": 2}}})
+    client = Client(served)
+    for number in range(4):
+        await client.chat(f"m{number}", user="ann")
+    await served.gateway._retention.clear_up()
+    await client.chat("now", user="ann")
+    assert context(served) == ["m3", "m3", "now"]

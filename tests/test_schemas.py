@@ -19,7 +19,13 @@ from tests.mutations import mutated, places
 
 REQUEST = "openai/chat_completion_request"
 WIRE = [name for name in names() if not name.startswith("config/")]
-FROM_CLIENTS = [REQUEST, "sessions/reset", "ws/connect_params", "ws/request"]
+FROM_CLIENTS = [
+    REQUEST,
+    "sessions/reset",
+    "tokens/create",
+    "ws/connect_params",
+    "ws/request",
+]
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 
 SCHEMAS = Schemas()
@@ -49,6 +55,7 @@ def accepts(document: Any) -> bool:
 def test_schemas_are_the_ones_of_the_wire() -> None:
     """The bodies, the events and the WebSocket frames have a schema each."""
     assert WIRE == [
+        "doctor/report",
         "openai/chat_completion",
         "openai/chat_completion_chunk",
         "openai/chat_completion_request",
@@ -64,6 +71,10 @@ def test_schemas_are_the_ones_of_the_wire() -> None:
         "sessions/session_list",
         "sessions/transcript",
         "sessions/was_reset",
+        "tokens/create",
+        "tokens/revoked",
+        "tokens/token",
+        "tokens/token_list",
         "ws/connect_params",
         "ws/event",
         "ws/request",
@@ -530,6 +541,14 @@ def test_schemas_of_requests_have_one_verdict(document: Any) -> None:
 def test_schemas_have_one_verdict(pair: tuple[str, Any]) -> None:
     """Both validators find the same faults in a damaged answer or frame."""
     agree(*pair)
+
+
+def test_schemas_have_one_verdict_on_lists_of_anything() -> None:
+    """Where a list may hold anything, the message does not say of what it is."""
+    document = EXAMPLES["sessions/transcript"][0]
+    message = {"role": "assistant", "content": True}
+    entry = document["data"][0] | {"message": message}
+    agree("sessions/transcript", document | {"data": [entry]})
 
 
 @pytest.mark.parametrize("key", ["5", "05", "+5", "0", "00", "", "a/b", "a~1b", "é"])

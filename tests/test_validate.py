@@ -626,6 +626,9 @@ def test_validate_checks_a_file_by_hand(
     ("schema", "file", "words"),
     [
         ("openai/nothing", "good.json", "no schema 'openai/nothing'; there are"),
+        ("bad.json", "good.json", "bad.json: unexpected"),
+        ("wrong.json", "good.json", "it is no schema: properties.x.type: "),
+        ("lost.json", "good.json", "lost.json refers to nothing: "),
         (REQUEST, "absent.json", "absent.json: No such file or directory"),
         (REQUEST, ".", ".: Is a directory"),
         (REQUEST, "bad.json", "bad.json: unexpected"),
@@ -643,11 +646,32 @@ def test_validate_says_why_a_file_cannot_be_checked(
     monkeypatch.chdir(tmp_path)
     Path("good.json").write_text("{}")
     Path("bad.json").write_text("?")
+    Path("wrong.json").write_text('{"properties": {"x": {"type": "wizard"}}}')
+    Path("lost.json").write_text('{"$ref": "https://127.0.0.1:1/schema.json"}')
     assert main([schema, file]) == 2
     out, err = capsys.readouterr()
     assert not out
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_validate_checks_with_a_schema_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The schema may be a file, which may refer to the shipped ones."""
+    schema, file = tmp_path / "two.json", tmp_path / "file.json"
+    schema.write_text(
+        '{"type": "array", "minItems": 2, "items": {"$ref": "edwin:openai/error"}}'
+    )
+    file.write_bytes(orjson.dumps([{"error": {"message": "\n"}}]))
+    assert main([str(schema), str(file)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["(document)"] + [
+        "[0].error"
+    ] * 3
+    file.write_bytes(orjson.dumps([]))
+    schema.write_text("{}")
+    assert main([str(schema), str(file)]) == 0
 
 
 def test_validate_checks_standard_input() -> None:

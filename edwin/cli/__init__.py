@@ -14,6 +14,7 @@ import click
 
 from edwin import __version__
 from edwin.cli.backup import backup, restore
+from edwin.cli.doctor import doctor
 from edwin.cli.runs import runs_group
 from edwin.cli.serve import gateway
 from edwin.cli.sessions import sessions_group
@@ -22,6 +23,7 @@ from edwin.cli.talk import agent
 __all__ = [
     "agent",
     "backup",
+    "doctor",
     "gateway",
     "main",
     "restore",
@@ -36,5 +38,5 @@ def main() -> None:
     """Agents behind one port that speaks the OpenAI API."""
 
 
-for _command in (gateway, agent, sessions_group, runs_group, backup, restore):
+for _command in (gateway, agent, sessions_group, runs_group, backup, restore, doctor):
     main.add_command(_command)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from edwin import history, ledger
+from edwin.audit import Source
 from edwin.gateway import Gateway
 from edwin.types import OWNER
 
 Document = dict[str, Any]
+
+BY_COMMAND = Source(OWNER.id)
 
 
 class InProcess:
@@ -41,7 +44,7 @@ class InProcess:
 
     async def cancel_run(self, run_id: str) -> Document:
         """Return a run, ended."""
-        return await ledger.cancel(self._gateway, OWNER, run_id)
+        return await ledger.cancel(self._gateway, OWNER, run_id, BY_COMMAND)
 
     async def list_sessions(
         self, *, agent: str | None = None, limit: int = 20, after: str | None = None
@@ -72,9 +75,9 @@ class InProcess:
     async def delete_session(self, agent: str, key: str) -> Document:
         """Delete a session."""
         session = history.session_id(OWNER, agent, key)
-        return await history.delete(self._gateway, session)
+        return await history.delete(self._gateway, session, BY_COMMAND)
 
     async def reset_session(self, agent: str, key: str) -> Document:
         """Let a session begin anew."""
         session = history.session_id(OWNER, agent, key)
-        return await history.reset(self._gateway, session)
+        return await history.reset(self._gateway, session, BY_COMMAND)

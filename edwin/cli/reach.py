@@ -131,8 +131,10 @@ async def _reached(config: Config, url: str | None) -> AsyncIterator[Keeper]:
     from edwin import state
     from edwin.client import HttpClient
     from edwin.errors import StateError
+    from edwin.tls import own_context
 
-    folder = config.gateway.state_dir
+    folder, files = config.gateway.state_dir, config.gateway.tls
+    tls = None
     if url is None:
         held_by = state.holder(folder)
         if held_by is None:
@@ -146,7 +148,9 @@ async def _reached(config: Config, url: str | None) -> AsyncIterator[Keeper]:
                 f"({held_by}), which has not said where it listens; try again, or "
                 "say it with --url"
             )
-    async with HttpClient(url, _secret(config)) as client:
+        if files and url.startswith("https:"):
+            tls = own_context(files.cert_file)
+    async with HttpClient(url, _secret(config), tls=tls) as client:
         yield client
 
 

@@ -8,13 +8,19 @@ import logging
 import os
 import resource
 import signal
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edwin.cli.common import config_option, plain_errors
+
+if TYPE_CHECKING:
+    from edwin.config import Config
+    from edwin.notify import ServiceManager
 
 _log = logging.getLogger("edwin")
 
@@ -42,31 +48,52 @@ def gateway(
         setup()
         _allow_open_files()
         stop_tracing = tracing.setup(os.environ)
+        again = partial(
+            configuration.load, path, environ=os.environ, overrides=overrides
+        )
         try:
-            asyncio.run(_serve(config))
+            asyncio.run(_serve(config, again))
         finally:
             if stop_tracing is not None:
                 stop_tracing()
 
 
-async def _serve(config: Any) -> None:
+async def _serve(config: Config, again: Callable[[], Config]) -> None:
+    from edwin.cli.reloads import Reloads
     from edwin.gateway import Gateway
+    from edwin.notify import ServiceManager
 
+    manager = ServiceManager(os.environ)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     served = Gateway(config)
     await served.start()
+    reloads = Reloads(served, again)
+    reloads.start()
     try:
         address, port = await served.listen()
         _spare_the_collector()
         _log.info("listening", extra={"fields": {"address": address, "port": port}})
+        manager.ready(f"listening on {address}:{port}")
+        # It goes on while runs come to their end.
+        beat = asyncio.create_task(_beat(manager), name="beat")
         await stop.wait()
+        await reloads.stop()
         _log.info("stopping")
+        manager.stopping(served.config.gateway.shutdown_seconds)
     finally:
         await served.stop()
+    beat.cancel()
     _log.info("stopped")
+
+
+async def _beat(manager: ServiceManager) -> None:
+    """Tell the service manager that the loop turns, for as long as it does."""
+    while manager.beat_s is not None:
+        await asyncio.sleep(manager.beat_s)
+        manager.alive()
 
 
 def _allow_open_files() -> None:

@@ -14,6 +14,8 @@ from edwin.client.faults import ClientError, error_of
 from edwin.errors import EdwinError
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from aiohttp import ClientResponse, ClientSession
 
 CONNECT_SECONDS = 10
@@ -40,6 +42,8 @@ class HttpClient:
     Args:
         url: Where the gateway is, with its prefix: ``http://127.0.0.1:18789``.
         secret: Its token or password; None: it wants none.
+        tls: Which certificates of an https gateway are trusted; None: those that the
+            system trusts, or the file that ``SSL_CERT_FILE`` names.
         pauses_s: Seconds before each new connection to events that broke off; after
             the last that brings nothing, the loss is an error.
 
@@ -50,18 +54,21 @@ class HttpClient:
         url: str,
         secret: str | None = None,
         *,
+        tls: SSLContext | None = None,
         pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
         self.url = url.rstrip("/")
+        self._tls = tls
         self._pauses_s = pauses_s
         self._headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         self._session: ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         # Takes longer to import than all else of a command.
-        from aiohttp import ClientSession, ClientTimeout
+        from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
         self._session = ClientSession(
+            connector=TCPConnector(ssl=True if self._tls is None else self._tls),
             headers=self._headers,
             timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         )

@@ -58,13 +58,14 @@ class ApiHandler(GuardedHandler):
             EdwinError: If not.
 
         """
-        check_place(
-            self.config.gateway.auth.mode, self.request.headers, self.request.protocol
-        )
+        check_place(self.config.gateway.auth.mode, self.request.headers)
         if not self.public:
             self.gateway.check_serving()
-            self.principal = self.gateway.authenticator.by_headers(
-                self.request.headers.get("Authorization"), self.address
+            self.principal, self.secret = self.gateway.authenticator.by_headers(
+                self.request.headers,
+                self.address,
+                self.request_id,
+                peer=self.request.remote_ip or "",
             )
         if self.endpoint and not self._endpoint_enabled(self.endpoint):
             raise EndpointDisabled(
@@ -91,6 +92,12 @@ class ApiHandler(GuardedHandler):
                 f"the request body has more than {limit} bytes "
                 "(gateway.http.maxBodyBytes)"
             )
+
+    def on_connection_close(self) -> None:
+        """Let go of what has come of the body; called by Tornado."""
+        super().on_connection_close()
+        # Something of Tornado's own holds the handler until a full collection.
+        self._body.clear()
 
     def take(self, chunk: bytes) -> None:
         """Collect the body, where the route wants one."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from edwin import dispatch
 from edwin.errors import InvalidRequest
 from edwin.handlers.answer import RunHandler
 from edwin.routing import HEADER as AGENT_HEADER
+from edwin.runs.run import Run
 from edwin.sessions.keys import HEADER as KEY_HEADER
 from edwin.tracing import incoming
 from edwin.types import ChatRequest
@@ -22,6 +24,32 @@ _MAX_DIGITS = 9
 
 class AskingHandler(RunHandler):
     """Base of the handlers whose requests begin runs."""
+
+    _holds = False
+
+    def prepare(self) -> None:
+        """Keep what the request began with for it; called by Tornado."""
+        if self.executor is not None:
+            self._holds = True
+            self.executor.hold()
+        super().prepare()
+
+    def on_connection_close(self) -> None:
+        """Let go of it; called by Tornado."""
+        super().on_connection_close()
+        if self.run is None:
+            # Whoever has still to be asked for it, will be told that it has gone.
+            self._let_go()
+
+    def on_finish(self) -> None:
+        """Let go of it; called by Tornado."""
+        super().on_finish()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._holds and self.executor is not None:
+            self._holds = False
+            self.executor.release()
 
     def chat_request(self, document: Any, *, detached: bool = False) -> ChatRequest:
         """Return what the request asks for, body and headers.
@@ -51,6 +79,17 @@ class AskingHandler(RunHandler):
             fingerprint=b"" if name is None else fingerprint(document),
             detached=detached,
             timeout_s=self._timeout_s(),
+        )
+
+    async def submit(self, request: ChatRequest) -> Run:
+        """Return the run of *request*; see :func:`edwin.dispatch.submit`."""
+        assert self.principal is not None
+        return await dispatch.submit(
+            self.gateway,
+            request,
+            self.principal,
+            config=self.config,
+            executor=self.executor,
         )
 
     def _session_key(self) -> tuple[str, str | None]:

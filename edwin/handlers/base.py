@@ -11,9 +11,12 @@ import orjson
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 
+from edwin import origins
 from edwin.addresses import client_address
+from edwin.audit import Source
 from edwin.errors import (
     EdwinError,
+    Forbidden,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
@@ -32,6 +35,16 @@ if TYPE_CHECKING:
 # What the metrics call the status of a request whose client did not wait for one.
 CLIENT_LEFT = 499
 
+SAFE_HEADERS = (
+    ("Content-Type", "application/json"),
+    # Answers hold what somebody said: nobody keeps them, guesses what they are, or
+    # shows them in a page that was not let in.
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+
 _access = logging.getLogger("edwin.access")
 _log = logging.getLogger("edwin")
 
@@ -41,6 +54,7 @@ class BaseHandler(RequestHandler):
 
     Attributes:
         principal: Who sent the request, or None before authentication.
+        secret: Digest of what it authenticated with; empty: it took none.
         run: The run the request made, or None.
         code: Code of the error that was answered, or None.
         route: The route as the metrics name it; ``other``: none of Edwin's.
@@ -51,30 +65,87 @@ class BaseHandler(RequestHandler):
     # The request id is made when the first header is set, before initialize().
     request_id: str = ""
     principal: Principal | None = None
+    secret: bytes = b""
     run: Run | None = None
     code: str | None = None
     route: ClassVar[str] = "other"
     _counted = False
+    _pages: frozenset[str] = frozenset()
 
     def initialize(self, gateway: Gateway) -> None:
         """Take the gateway and today's configuration; called by Tornado."""
         self.gateway = gateway
         self.config = gateway.config
+        self.executor = getattr(gateway, "executor", None)
         self.received_at = time.time()
         self.address = client_address(
             self.request.remote_ip or "",
             self.request.headers.get("X-Forwarded-For"),
             self.config.gateway.trusted_proxies,
         )
+        self._pages = self.config.gateway.http.cors.allowed_origins
+        self._allow_page()
+
+    @property
+    def source(self) -> Source:
+        """Who sent the request, as the audit log has it."""
+        principal = self.principal.id if self.principal else None
+        return Source(principal, self.address, self.request_id)
 
     def set_default_headers(self) -> None:
         """Set what every answer has, errors included; called by Tornado."""
         self.request_id = self.request_id or new_id("req")
         self.clear_header("Server")
-        self.set_header("Content-Type", "application/json")
         self.set_header("x-request-id", self.request_id)
+        for name, value in SAFE_HEADERS:
+            self.set_header(name, value)
+        self._allow_page()
         if self.run:
             self.set_run_headers(self.run)
+        elif self.principal and self.principal.limits:
+            self.set_quota_headers(self.principal)
+
+    def _allow_page(self) -> None:
+        """Let the page that asked read the answer, where the operator lets it."""
+        if not self._pages:
+            return
+        self.set_header("Vary", "Origin")
+        if self.page_is_allowed:
+            origin = self.request.headers["Origin"]
+            self.set_header("Access-Control-Allow-Origin", origin)
+            self.set_header("Access-Control-Expose-Headers", origins.ANSWER_HEADERS)
+
+    @property
+    def page_is_allowed(self) -> bool:
+        """Whether the request comes from one of the pages of ``allowedOrigins``."""
+        origin = self.request.headers.get("Origin")
+        return origin is not None and origins.normal(origin) in self._pages
+
+    def check_page(self) -> None:
+        """Return if no foreign web page has sent the request.
+
+        Before authentication: a page must not get its visitor shut out by guessing.
+
+        Raises:
+            Forbidden: If one has, whatever secret it brings.
+
+        """
+        if "Origin" not in self.request.headers:
+            return
+        schemes = {self.request.protocol}
+        if self.config.gateway.auth.mode != "none":
+            # Before plain http there may be a proxy with a certificate.
+            schemes.add("https")
+        if origins.is_foreign(
+            self.request.headers["Origin"],
+            schemes=schemes,
+            host=self.request.headers.get("Host"),
+            allowed=self._pages,
+        ):
+            raise Forbidden(
+                "Origin must be the gateway's own, or one of "
+                "gateway.http.cors.allowedOrigins"
+            )
 
     def set_run_headers(self, run: Run) -> None:
         """Say which run, agent and session the answer comes from."""
@@ -83,8 +154,24 @@ class BaseHandler(RequestHandler):
         self.set_header("x-edwin-session-key", run.request.session.key)
         if self.replays(run):
             self.set_header("x-edwin-replayed", "true")
+        if run.request.principal.limits:
+            self.set_quota_headers(run.request.principal)
         if self.config.gateway.http.server_timing and (times := _timing(run)):
             self.set_header("Server-Timing", times)
+
+    def set_quota_headers(self, principal: Principal) -> None:
+        """Say how much *principal* may still use, in OpenAI's words."""
+        quotas, now = self.gateway.quotas, time.time()
+        for name, standing in (
+            ("requests", quotas.requests(principal, now)),
+            ("tokens", quotas.tokens(principal, now)),
+        ):
+            if standing is not None:
+                self.set_header(f"x-ratelimit-limit-{name}", str(standing.limit))
+                left = str(standing.remaining)
+                self.set_header(f"x-ratelimit-remaining-{name}", left)
+                reset = f"{standing.reset_s:.3f}s"
+                self.set_header(f"x-ratelimit-reset-{name}", reset)
 
     def replays(self, run: Run) -> bool:
         """Return whether *run* is an earlier request's, by its idempotency key."""

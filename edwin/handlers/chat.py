@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from edwin import dispatch
 from edwin.handlers.asking import AskingHandler
 
 
@@ -19,7 +18,7 @@ class ChatCompletionsHandler(AskingHandler):
         assert self.principal is not None
         document = self.document
         request = self.chat_request(document)
-        self.run = await dispatch.submit(self.gateway, request, self.principal)
+        self.run = await self.submit(request)
         model = request.model or f"edwin:{self.run.request.agent.id}"
         if document.get("stream"):
             options = document.get("stream_options") or {}

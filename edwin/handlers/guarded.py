@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from edwin import origins
 from edwin.errors import EdwinError
 from edwin.handlers.base import BaseHandler
 
@@ -33,10 +34,32 @@ class GuardedHandler(BaseHandler):
     def prepare(self) -> None:
         """Let the request in, or refuse it; called by Tornado."""
         try:
-            self.admit()
+            self.check_page()
+            if self._is_preflight():
+                self.options = self._answer_preflight
+            else:
+                self.admit()
         except EdwinError as error:
             # A client that waits for "100 Continue" has not sent its body.
             self.refuse(error, linger="Expect" not in self.request.headers)
+
+    def _is_preflight(self) -> bool:
+        """Return whether a browser asks what an allowed page may send."""
+        headers = self.request.headers
+        return (
+            self.request.method == "OPTIONS"
+            and self.page_is_allowed
+            and "Access-Control-Request-Method" in headers
+            and "Transfer-Encoding" not in headers
+            and headers.get("Content-Length", "0") == "0"
+        )
+
+    def _answer_preflight(self, *args: Any) -> None:
+        """Say what it may."""
+        self.set_status(204)
+        self.clear_header("Content-Type")
+        for name, value in origins.PREFLIGHT.items():
+            self.set_header(name, value)
 
     def admit(self) -> None:
         """Return if the request may come in, by its head.

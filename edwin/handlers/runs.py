@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edwin import dispatch, ledger
+from edwin import ledger
 from edwin.errors import InvalidRequest, StorageUnavailable
 from edwin.handlers import query
 from edwin.handlers.api import ApiHandler
@@ -57,7 +57,7 @@ class RunsHandler(AskingHandler):
                 code="unsupported_value",
             )
         request = self.chat_request(document, detached=True)
-        self.run = run = await dispatch.submit(self.gateway, request, self.principal)
+        self.run = run = await self.submit(request)
         await self._accepted(run)
         self.set_run_headers(run)
         self.set_header("Location", f"{self.request.path}/{run.id}")
@@ -105,4 +105,5 @@ class RunCancelHandler(ApiHandler):
     async def post(self, run_id: str) -> None:
         """End the run, and show it when it has ended."""
         assert self.principal is not None
-        await give(self, await ledger.cancel(self.gateway, self.principal, run_id))
+        run = await ledger.cancel(self.gateway, self.principal, run_id, self.source)
+        await give(self, run)

@@ -57,13 +57,16 @@ class SessionHandler(ApiHandler):
 
     async def delete(self) -> None:
         """Delete a session."""
-        await give(self, await history.delete(self.gateway, self._session()))
+        session = self._session()
+        await give(self, await history.delete(self.gateway, session, self.source))
 
     def _session(self) -> SessionId:
         """Return which session the URL names; it need not be there."""
         assert self.principal is not None
         agent, key = query.required(self, "agent"), query.required(self, "key")
-        return history.session_id(self.principal, agent, key)
+        return history.session_id(
+            self.principal, agent, key, query.text(self, "principal")
+        )
 
 
 class SessionResetHandler(ApiHandler):
@@ -77,5 +80,10 @@ class SessionResetHandler(ApiHandler):
         """Let a session begin anew."""
         assert self.principal is not None
         document = self.document
-        session = history.session_id(self.principal, document["agent"], document["key"])
-        await give(self, await history.reset(self.gateway, session))
+        session = history.session_id(
+            self.principal,
+            document["agent"],
+            document["key"],
+            document.get("principal"),
+        )
+        await give(self, await history.reset(self.gateway, session, self.source))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from tornado.web import RequestHandler, stream_request_body
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
@@ -58,7 +57,7 @@ class SocketHandler(GuardedHandler, WebSocketHandler):
 
         Raises:
             InvalidRequest: If the handshake has a body.
-            Forbidden: If it comes from a foreign page.
+            Forbidden: If it comes from a page under a rebound name.
             Unauthenticated: If the header's secret is wrong.
 
         """
@@ -66,11 +65,14 @@ class SocketHandler(GuardedHandler, WebSocketHandler):
             raise InvalidRequest("a WebSocket's handshake has no body")
         self.gateway.check_serving()
         auth = self.config.gateway.auth
-        check_place(auth.mode, self.request.headers, self.request.protocol)
+        check_place(auth.mode, self.request.headers)
         authorization = self.request.headers.get("Authorization")
-        if authorization or auth.mode == "none":
-            self.principal = self.gateway.authenticator.by_headers(
-                authorization, self.address
+        if authorization or auth.mode in ("none", "trusted-proxy"):
+            self.principal, self.secret = self.gateway.authenticator.by_headers(
+                self.request.headers,
+                self.address,
+                self.request_id,
+                peer=self.request.remote_ip or "",
             )
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
@@ -86,17 +88,11 @@ class SocketHandler(GuardedHandler, WebSocketHandler):
         if not asked or version != "13" or "Sec-WebSocket-Key" not in headers:
             self.set_header("Sec-WebSocket-Version", "13")
             raise UpgradeRequired("this URL is a WebSocket (version 13)")
-        try:
-            urlsplit(headers.get("Origin", ""))
-        except ValueError:
-            raise Forbidden("Origin must be the gateway's own") from None
         await super().get(*args, **kwargs)
 
     def check_origin(self, origin: str) -> bool:
-        """Refuse what a foreign page in a browser opens; called by Tornado."""
-        if super().check_origin(origin):
-            return True
-        raise Forbidden("Origin must be the gateway's own")
+        """Return True: foreign pages were refused by then; called by Tornado."""
+        return True
 
     @property
     def max_message_size(self) -> int:
@@ -208,8 +204,8 @@ class SocketHandler(GuardedHandler, WebSocketHandler):
         auth = params.get("auth") or {}
         secret = auth.get("token") or auth.get("password")
         if self.principal is None:
-            self.principal = self.gateway.authenticator.by_secret(
-                (secret or "").encode(), self.address
+            self.principal, self.secret = self.gateway.authenticator.by_secret(
+                (secret or "").encode(), self.address, self.request_id
             )
         if self._timer is not None:
             self._timer.cancel()

@@ -130,6 +130,12 @@ def fault(
             f"provider {name!r} cannot answer now (HTTP {status})",
             retry_after_s=wait_s,
         )
+    if 300 <= status < 400:
+        return ProviderError(
+            f"provider {name!r} answers with a redirect (HTTP {status}), which is not "
+            f"followed; models.providers.{name}.baseUrl is to be where it leads",
+            should_retry=False,
+        )
     how = f" (HTTP {status})" if status else ""
     hint = _HINTS.get(status, "; the gateway's log has its reason").format(name=name)
     return ProviderError(

@@ -96,5 +96,6 @@ def _last_user_text(messages: Iterable[Message]) -> str:
     ]
     content = texts[-1] if texts else None
     if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content)
+        # Parts of other types may have a key of that name all the same.
+        return "".join(part["text"] for part in content if part["type"] == "text")
     return content or ""

@@ -67,7 +67,8 @@ class LocalGateway:
             address, port = await self.gateway.listen()
             # From here on it is stop() that takes it down.
             self._house = house.pop_all()
-        self.url = f"http://{address}:{port}"
+        scheme = "https" if self.gateway.config.gateway.tls else "http"
+        self.url = f"{scheme}://{address}:{port}"
 
     async def stop(self) -> None:
         """Stop the gateway, then the provider.  Idempotent."""

@@ -7,7 +7,7 @@ import re
 import click
 import pytest
 
-from edwin.cli import backup, main, restore, runs_group, sessions_group
+from edwin.cli import backup, doctor, main, restore, runs_group, sessions_group
 from edwin.cli.bundle import CONTENTS
 from tests.test_docs import DOCS, quoted, section, table
 
@@ -16,7 +16,7 @@ COMMANDS = {
     f"{group.name} {name}": command
     for group in (runs_group, sessions_group)
     for name, command in group.commands.items()
-} | {command.name: command for command in (backup, restore)}
+} | {command.name: command for command in (backup, restore, doctor)}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

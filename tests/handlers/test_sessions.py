@@ -258,6 +258,7 @@ async def test_sessions_delete(client):
     SCHEMAS.check("sessions/deleted", answer.json)
     assert answer.json == {
         "object": "edwin.session.deleted",
+        "principal": "owner",
         "agent": "main",
         "key": "k",
         "deleted": True,
@@ -356,3 +357,39 @@ async def test_sessions_of_an_agent_that_is_gone(make_gateway, tmp_path):
     assert (await reset(client, "k", "beta")).status == 200
     assert (await item(client, "k", "beta", method="DELETE")).status == 200
     assert (await sessions(client))["data"] == []
+
+
+@pytest.mark.gen_test
+async def test_sessions_delete_leaves_nothing_in_memory(served, client):
+    """Of a deleted session's run the answer cannot be read, by its id or its key."""
+    headers = {"Idempotency-Key": "order-17", "x-edwin-session-key": "s"}
+    served.upstream.reply("a secret")
+    served.upstream.reply("another")
+    one = await client.chat("go", headers=headers)
+    item = "/v1/sessions/item?agent=main&key=s"
+    assert (await client.request(item, method="DELETE")).code == 200
+    shown = await client.request(f"/v1/runs/{one.headers['x-edwin-run-id']}")
+    assert b"a secret" not in shown.body
+    assert (await client.chat("go", headers=headers)).text == "another"
+
+
+@pytest.mark.gen_test
+async def test_sessions_delete_needs_no_place(make_gateway):
+    """A session is deleted at once, though other sessions' runs have all the places."""
+    served = await make_gateway(
+        {"gateway": {"runs": {"maxConcurrent": 1}, "http": {"headDelayMs": 0}}}
+    )
+    client = Client(served)
+    served.upstream.hang(then=["done"])
+    other = asyncio.ensure_future(client.chat("other", user="bob"))
+    await served.upstream.arrival()
+    headers = {"x-edwin-session-key": "s"}
+    mine = asyncio.ensure_future(client.chat("mine", headers=headers, stream=True))
+    while not served.gateway.engine.waiting:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    item = "/v1/sessions/item?agent=main&key=s"
+    async with asyncio.timeout(5):
+        assert (await client.request(item, method="DELETE")).code == 200
+    served.upstream.release()
+    await asyncio.gather(other, mine)

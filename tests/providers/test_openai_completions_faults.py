@@ -19,7 +19,7 @@ from edwin.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from edwin.testing import Reply
+from edwin.testing import Reply, ScriptedUpstream
 from edwin.types import ModelRequest, TextDelta, TurnFinished
 
 REQUEST = ModelRequest("m", [{"role": "user", "content": "Hello"}], {})
@@ -98,12 +98,20 @@ async def test_openai_keeps_the_providers_words_to_the_log(acme, upstream, caplo
 
 
 @pytest.mark.gen_test
-async def test_openai_follows_no_redirect(acme, upstream):
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("off_host", [False, True])
+async def test_openai_follows_no_redirect(acme, upstream, status, off_host):
     """A redirect would carry key and conversation elsewhere: it is an error."""
-    upstream.fail(307, b"", headers={"Location": upstream.url + "/elsewhere"})
-    _, fault = await fail(await acme())
-    assert type(fault) is ProviderError
-    assert len(upstream.requests) == 1
+    async with ScriptedUpstream() as other:
+        target = other if off_host else upstream
+        upstream.fail(status, b"", headers={"Location": target.url + "/elsewhere"})
+        _, fault = await fail(await acme(apiKey="the-key"))
+        assert type(fault) is ProviderError
+        assert fault.code == "provider_error" and fault.should_retry is False
+        assert f"redirect (HTTP {status})" in fault.message
+        assert "models.providers.acme.baseUrl" in fault.message
+        assert target.url not in fault.message
+        assert (len(upstream.requests), len(other.requests)) == (1, 0)
 
 
 @pytest.fixture

@@ -53,6 +53,8 @@ async def test_scripted_echoes_the_last_user_message():
     assert await answer(scripted(), "first", "say it again") == ["say", " it", " again"]
     parts = [{"type": "text", "text": "with "}, {"type": "text", "text": "parts"}]
     assert await answer(scripted(), parts) == ["with", " parts"]
+    parts.append({"type": "image_url", "image_url": {"url": "data:,"}, "text": {}})
+    assert await answer(scripted(), parts) == ["with", " parts"]
     assert await answer(scripted()) == []
 
 

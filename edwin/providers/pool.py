@@ -1,0 +1,86 @@
+"""The providers of one gateway, from one configuration to the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+from edwin.config import ProviderConfig
+from edwin.providers.base import Provider, provider_class
+
+
+class ProviderPool:
+    """Starts providers, and stops those that no run needs any more.
+
+    Attributes:
+        current: Those of today's configuration, by name; replaced whole, never changed.
+
+    """
+
+    def __init__(self) -> None:
+        self.current: Mapping[str, Provider] = {}
+        self._configs: Mapping[str, ProviderConfig] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def change(
+        self,
+        configs: Mapping[str, ProviderConfig],
+        *,
+        idle: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Have the providers that *configs* describe; all of them, or none is new.
+
+        One whose configuration is as it was stays as it is.
+
+        Args:
+            configs: What there is to be, by name.
+            idle: Returns when nobody uses the former ones any more; called when all of
+                the new ones are started, and the former ones are stopped then.
+
+        Raises:
+            ConfigError: If a provider's class cannot be found.
+            EdwinError: If one does not start.
+
+        """
+        started: dict[str, Provider] = {}
+        providers: dict[str, Provider] = {}
+        try:
+            for name, config in configs.items():
+                if name in self.current and self._configs[name] == config:
+                    providers[name] = self.current[name]
+                else:
+                    providers[name] = provider_class(config.api)(config)
+                    await providers[name].start()
+                    started[name] = providers[name]
+        except BaseException:
+            await _stop(started.values())
+            raise
+        former = [p for name, p in self.current.items() if providers.get(name) is not p]
+        self.current, self._configs = providers, dict(configs)
+        if former:
+            retire = _retire(former, idle())
+            task = asyncio.create_task(retire, name="retire providers")
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def stop(self) -> None:
+        """Stop all of them.  Idempotent."""
+        retiring = list(self._retiring)
+        for task in retiring:
+            task.cancel()
+        if retiring:
+            await asyncio.wait(retiring)
+        providers, self.current = self.current, {}
+        await _stop(providers.values())
+
+
+async def _retire(providers: Iterable[Provider], idle: Awaitable[None]) -> None:
+    try:
+        await idle
+    finally:
+        await _stop(providers)
+
+
+async def _stop(providers: Iterable[Provider]) -> None:
+    for provider in providers:
+        await provider.stop()
