@@ -83,7 +83,7 @@ async def submit(
     from_user = config.gateway.http.endpoints.chat_completions.session_from_user
     if agent.session_from_user is not None:
         from_user = agent.session_from_user
-    key = _session_key(gateway, request, agent, principal, from_user=from_user)
+    key = await _session_key(gateway, request, agent, principal, from_user=from_user)
     wanted = RunRequest(
         run_id=new_id("run"),
         agent=agent,
@@ -190,7 +190,7 @@ def _check_links(config: Config, agent: Agent, links: Sequence[str]) -> None:
             )
 
 
-def _session_key(
+async def _session_key(
     gateway: Gateway,
     request: ChatRequest,
     agent: Agent,
@@ -202,9 +202,13 @@ def _session_key(
     if request.session_key is not None:
         return checked_key(request.session_key, param=request.session_key_param)
     if from_user and request.user and request.user.strip():
-        return gateway.registry.key_for(
+        key = gateway.registry.key_for(
             request.user, agent=agent.id, principal=principal.id
         )
+        await gateway.registry.adopt(
+            SessionId(principal.id, agent.id, key), request.user
+        )
+        return key
     return None
 
 

@@ -175,7 +175,9 @@ class Gateway:
         self.executor = AgentExecutor(self.providers.current, self.metrics)
         self.store = store
         await people.load(self)
-        self.registry = SessionRegistry(store, secrets[0], config.gateway.sessions)
+        self.registry = SessionRegistry(
+            store, secrets[0], config.gateway.sessions, former=secrets[1:]
+        )
         tracing = Tracing(
             self._tracer_provider,
             secret=secrets[0],

@@ -19,6 +19,7 @@ from edwin.cli.runs import runs_group
 from edwin.cli.serve import gateway
 from edwin.cli.sessions import sessions_group
 from edwin.cli.talk import agent
+from edwin.cli.tokens import token_group
 
 __all__ = [
     "agent",
@@ -29,6 +30,7 @@ __all__ = [
     "restore",
     "runs_group",
     "sessions_group",
+    "token_group",
 ]
 
 
@@ -38,5 +40,8 @@ def main() -> None:
     """Agents behind one port that speaks the OpenAI API."""
 
 
-for _command in (gateway, agent, sessions_group, runs_group, backup, restore, doctor):
+for _command in (
+    *(gateway, agent, sessions_group, runs_group, token_group),
+    *(backup, restore, doctor),
+):
     main.add_command(_command)

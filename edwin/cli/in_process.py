@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edwin import history, ledger
+from edwin import history, ledger, people
 from edwin.audit import Source
 from edwin.gateway import Gateway
 from edwin.types import OWNER
@@ -81,3 +81,20 @@ class InProcess:
         """Let a session begin anew."""
         session = history.session_id(OWNER, agent, key)
         return await history.reset(self._gateway, session, BY_COMMAND)
+
+    async def list_tokens(self) -> Document:
+        """Return who has a token."""
+        return people.page(self._gateway)
+
+    async def create_token(self, document: Document) -> Document:
+        """Make a token."""
+        self._gateway.schemas.check("tokens/create", document)
+        return await people.create(self._gateway, document, BY_COMMAND)
+
+    async def rotate_token(self, id: str) -> Document:
+        """Put a new token in an old one's place."""
+        return await people.rotate(self._gateway, id, BY_COMMAND)
+
+    async def revoke_token(self, id: str) -> Document:
+        """Revoke a token."""
+        return await people.revoke(self._gateway, id, BY_COMMAND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from edwin.cli.common import (
     interruptible,
     plain_errors,
 )
+from edwin.cli.output import printable
 
 
 @click.command()
@@ -73,7 +75,9 @@ async def _say(config: Any, request: Any, *, as_json: bool) -> None:
         with run.events() as reader:
             async for event in reader:
                 if isinstance(event, TextDelta | RefusalDelta) and not as_json:
-                    click.echo(event.text, nl=False)
+                    # To a terminal the model gives no orders; a file has its words.
+                    text = printable(event.text) if sys.stdout.isatty() else event.text
+                    click.echo(text, nl=False)
                 elif isinstance(event, RunFailed):
                     raise event.error
         assert isinstance(run.end, RunFinished)

@@ -242,6 +242,37 @@ class HttpClient:
         document = {"agent": agent, "key": key}
         return await self._call("POST", "/v1/sessions/reset", None, document)
 
+    async def list_tokens(self) -> Document:
+        """Return who has a token of its own: schema ``tokens/token_list``."""
+        return await self._call("GET", "/v1/tokens")
+
+    async def create_token(self, document: Mapping[str, Any]) -> Document:
+        """Make a token, and return it with all that is said of it: ``tokens/token``.
+
+        Args:
+            document: Who it is for, and what it opens: schema ``tokens/create``.
+
+        """
+        return await self._call("POST", "/v1/tokens", None, document)
+
+    async def rotate_token(self, id: str) -> Document:
+        """Put a new token in the place of *id*'s, and return it: ``tokens/token``.
+
+        Raises:
+            TokenNotFound: If the store has none.
+
+        """
+        return await self._call("POST", f"/v1/tokens/{quote(id, safe='')}/rotate")
+
+    async def revoke_token(self, id: str) -> Document:
+        """Revoke *id*'s token: schema ``tokens/revoked``.
+
+        Raises:
+            TokenNotFound: If the store has none.
+
+        """
+        return await self._call("DELETE", f"/v1/tokens/{quote(id, safe='')}")
+
     async def _call(
         self,
         method: str,

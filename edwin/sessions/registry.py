@@ -37,6 +37,7 @@ class SessionRegistry:
     Args:
         store: Where transcripts are kept.
         secret: What keys are made with.
+        former: What they were made with before; the newest first.
         limits: What becomes of sessions with time; None: nothing.
         cached_bytes: Size of the transcripts to keep in memory, about; the least
             recently used go first.
@@ -49,10 +50,12 @@ class SessionRegistry:
         secret: bytes,
         limits: SessionsConfig | None = None,
         *,
+        former: Sequence[bytes] = (),
         cached_bytes: int = CACHED_BYTES,
     ) -> None:
         self._store = store
         self._limits = limits
+        self._former = former
         self._secret = secret
         self._room = cached_bytes
         self._used = 0
@@ -66,6 +69,28 @@ class SessionRegistry:
 
         """
         return session_key(user, agent=agent, principal=principal, secret=self._secret)
+
+    async def adopt(self, session: SessionId, user: str) -> None:
+        """Take over what *user* said under a former secret, if there is any.
+
+        Args:
+            session: The user's, by today's secret.
+            user: The ``user`` field of the request.
+
+        Raises:
+            StorageUnavailable: If the store cannot be written.
+
+        """
+        if not self._former or session in self._live:
+            return
+        if await self._store.session(session) is not None:
+            return
+        for secret in self._former:
+            key = session_key(
+                user, agent=session.agent, principal=session.principal, secret=secret
+            )
+            if await self._store.rekey(session._replace(key=key), session):
+                return
 
     def fresh_key(self, agent: str) -> str:
         """Return a key that no other run has."""

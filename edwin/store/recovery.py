@@ -38,9 +38,9 @@ def check_secret(connection: Connection, digests: Sequence[str]) -> None:
 
 
 def secret_change(connection: Connection, digest: str) -> Change:
-    """Return the change that keeps *digest*, if the store keeps none yet."""
+    """Return the change that keeps *digest*, that of the secret keys are made with."""
     query = select(meta.c.value).where(meta.c.key == _SECRET)
-    if connection.execute(query).scalar() is not None:
+    if connection.execute(query).scalar() == digest:
         return []
     return changes.value(_SECRET, digest)
 

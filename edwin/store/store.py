@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from edwin.metrics import Metrics
 from edwin.store import changes, queries, removal
+from edwin.store import rekey as rekeying
 from edwin.store.people import People
 from edwin.types import (
     Entry,
@@ -330,6 +331,19 @@ class Store(People):
             lambda connection: removal.delete_session(connection, session)
         )
         return removed > 0
+
+    async def rekey(self, old: SessionId, new: SessionId) -> bool:
+        """Give the session *old* the identity *new*; durable on return.
+
+        False if there is no such session, or one that is called so already.
+
+        Raises:
+            StorageUnavailable: If the disk or a lock is in the way; all is as it was.
+
+        """
+        return await self._running().call(
+            lambda connection: rekeying.rekey(connection, old, new)
+        )
 
     async def expire(
         self,

@@ -7,14 +7,22 @@ import re
 import click
 import pytest
 
-from edwin.cli import backup, doctor, main, restore, runs_group, sessions_group
+from edwin.cli import (
+    backup,
+    doctor,
+    main,
+    restore,
+    runs_group,
+    sessions_group,
+    token_group,
+)
 from edwin.cli.bundle import CONTENTS
 from tests.test_docs import DOCS, quoted, section, table
 
 PAGE = DOCS["cli"]
 COMMANDS = {
     f"{group.name} {name}": command
-    for group in (runs_group, sessions_group)
+    for group in (runs_group, sessions_group, token_group)
     for name, command in group.commands.items()
 } | {command.name: command for command in (backup, restore, doctor)}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import itertools
 import logging
 import statistics
 import tempfile
@@ -19,19 +20,24 @@ from pathlib import Path
 from typing import Any
 
 from edwin import log
+from edwin.auth import Authenticator, allow, new_token
+from edwin.config import NamedPrincipal, from_document
 from edwin.executor import AgentExecutor
 from edwin.gateway import Gateway
 from edwin.log import JsonFormatter
 from edwin.metrics import Metrics
 from edwin.monitor import BEAT_S, LoopMonitor
+from edwin.quotas import Quotas
 from edwin.runs.carry import Carrier
 from edwin.runs.run import Run
 from edwin.types import (
     OWNER,
     Agent,
+    Allowance,
     Delta,
     Event,
     ModelRequest,
+    Principal,
     RunRequest,
     SessionId,
     TextDelta,
@@ -39,6 +45,7 @@ from edwin.types import (
     Usage,
 )
 
+PRINCIPALS = 10_000
 AGENT = Agent("main", "instant/x")
 LOG_FIELDS = {
     "request_id": "req_0123456789abcdef0123456789abcdef",
@@ -194,6 +201,32 @@ def count_delta(metrics: Metrics) -> None:
     metrics.deltas += 1
 
 
+def admit(budget: Budget) -> None:
+    """Print what it costs to know one of many principals, and to count its run."""
+    scopes = frozenset(("runs:create",))
+    limits = Allowance(10**6, 10**6, 10**12)
+    tokens, named = [], []
+    for number in range(PRINCIPALS):
+        token, digest = new_token(f"p{number}")
+        tokens.append(token.encode())
+        principal = Principal(f"p{number}", scopes, limits=limits)
+        named.append(NamedPrincipal(principal, digest))
+    auth = Authenticator(from_document({}).gateway.auth, token="a-token-for-tests-only")
+    auth.use(named)
+    quotas = Quotas()
+    places = itertools.cycle(range(0, PRINCIPALS, 7))
+
+    def one() -> None:
+        principal, _ = auth.by_secret(tokens[next(places)], "127.0.0.1")
+        allow(principal, "runs:create", AGENT)
+        now = time.time()
+        if not quotas.knows(principal, now):
+            quotas.begin_day(principal, now, 0)
+        quotas.take(principal, now, 10).settle(20)
+
+    show(f"one of {PRINCIPALS} principals, all of it", budget.timed(one))
+
+
 async def measure(folder: Path, budget: Budget) -> None:
     """Time every part and print what it took."""
     gateway = Gateway(
@@ -232,6 +265,7 @@ async def measure(folder: Path, budget: Budget) -> None:
         line("metrics, log line and bookkeeping together", total + kept - bare)
         show("scrape", timed(gateway.metrics.scrape, slow=40))
         logger.disabled = False
+        admit(budget)
         await beat(budget.idle_s)
     finally:
         await gateway.stop()
