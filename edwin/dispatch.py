@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edwin.audit import Source
@@ -107,38 +109,31 @@ async def submit(
 
 
 async def _held(gateway: Gateway, wanted: RunRequest) -> Run:
-    """Return the run of *wanted*, which holds what it needs of its configuration."""
-    principal, held = wanted.principal, wanted.executor
-    held.hold()
-    try:
-        if principal.limits:
-            run = await _within_limits(gateway, wanted)
-        else:
-            run = await gateway.engine.submit(wanted)
-    except BaseException:
-        held.release()
-        raise
-    if run.id == wanted.run_id:
-        run.at_end(lambda run: held.release())
-    else:
-        held.release()
-    return run
+    """Return the run of *wanted*, which holds what it needs until it ends.
 
-
-async def _within_limits(gateway: Gateway, wanted: RunRequest) -> Run:
-    """Return the run of *wanted*, counted among what its principal may use."""
-    ticket = await _ticket(gateway, wanted)
-    try:
+    That is its configuration's executor, and its part of what its principal may use.
+    What is not handed to a run of its own is given back.
+    """
+    with ExitStack() as given_back:
+        wanted.executor.hold()
+        given_back.callback(wanted.executor.release)
+        ticket = None
+        if wanted.principal.limits:
+            ticket = await _ticket(gateway, wanted)
+            given_back.callback(ticket.settle, 0)
         run = await gateway.engine.submit(wanted)
-    except BaseException:
-        ticket.settle(0)
-        raise
-    if run.id == wanted.run_id:
-        run.at_end(lambda run: ticket.settle(run.usage.total_tokens))
-    else:
-        # An earlier request's, which has paid for it.
-        ticket.settle(0)
+        if run.id == wanted.run_id:
+            given_back.pop_all()
+            run.at_end(partial(_ended, ticket))
+        # Else it is an earlier request's, which has paid for it.
     return run
+
+
+def _ended(ticket: Ticket | None, run: Run) -> None:
+    """Give back what *run* held."""
+    run.request.executor.release()
+    if ticket is not None:
+        ticket.settle(run.usage.total_tokens)
 
 
 async def _ticket(gateway: Gateway, request: RunRequest) -> Ticket:

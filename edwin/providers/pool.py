@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 
 from edwin.config import ProviderConfig
 from edwin.providers.base import Provider, provider_class
@@ -42,19 +43,16 @@ class ProviderPool:
             EdwinError: If one does not start.
 
         """
-        started: dict[str, Provider] = {}
         providers: dict[str, Provider] = {}
-        try:
+        async with AsyncExitStack() as started:
             for name, config in configs.items():
                 if name in self.current and self._configs[name] == config:
                     providers[name] = self.current[name]
                 else:
                     providers[name] = provider_class(config.api)(config)
                     await providers[name].start()
-                    started[name] = providers[name]
-        except BaseException:
-            await _stop(started.values())
-            raise
+                    started.push_async_callback(providers[name].stop)
+            started.pop_all()
         former = [p for name, p in self.current.items() if providers.get(name) is not p]
         self.current, self._configs = providers, dict(configs)
         if former:
