@@ -100,7 +100,9 @@ def judge(
     first, last = warm[: len(warm) // 2], warm[len(warm) // 2 :]
     faults = [
         *_growth(warm, settled=settled),
-        *_busy(first, last),
+        # A short load is still warming up in its second half: runs that linger add to
+        # those that came first.  What leaks is there at rest, too.
+        *(_busy(first, last) if settled else ()),
         *_left(idle, rest, settled=settled),
     ]
     faults += _store_faults(stored, settled=settled)
