@@ -66,6 +66,8 @@ class Process:
         environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("EDWIN_")}
+        # As installed: what was compiled once is not compiled at every start.
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
         kept |= {"PYTHONPATH": str(ROOT), "HOME": str(folder)}
         self.folder = folder
         folder.mkdir(exist_ok=True)
