@@ -211,3 +211,17 @@ def models(process: GatewayProcess) -> set[str]:
     )
     with urllib.request.urlopen(request) as answer:
         return {model["id"] for model in json.load(answer)["data"]}
+
+
+@pytest.mark.gen_test
+async def test_reload_of_another_token(served, client, connect):
+    """The gateway's own token can be changed; what the former one has open ends."""
+    served.upstream.hang(["half "], then=["end"])
+    stream = await connect(served, raw_chat("go", stream=True))
+    await stream.until(b"half")
+    new = merged(served._base(), {"gateway": {"auth": {"token": "x" * 32}}})
+    await served.gateway.reload(new)
+    assert b"[DONE]" not in await stream.to_end()
+    assert (await client.chat("hi")).status == 401
+    answer = await client.request("/v1/chat/completions", chat("hi"), token="x" * 32)
+    assert answer.code == 200
