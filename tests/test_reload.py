@@ -225,3 +225,29 @@ async def test_reload_of_another_token(served, client, connect):
     assert (await client.chat("hi")).status == 401
     answer = await client.request("/v1/chat/completions", chat("hi"), token="x" * 32)
     assert answer.code == 200
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("ends", ["whole", "left", "refused", "half a body"])
+async def test_reload_lets_the_former_providers_go(served, client, connect, ends):
+    """Providers that are not configured any more are stopped when nobody needs them."""
+    former = served.gateway.providers.current["upstream"]
+    if ends == "whole":
+        await client.chat("hi")
+    elif ends == "refused":
+        assert (await client.chat(model="edwin:nobody")).status == 404
+    elif ends == "left":
+        served.upstream.hang(["half "])
+        stream = await connect(served, raw_chat("go", stream=True))
+        await stream.until(b"half")
+    else:
+        stream = await connect(served, raw_chat("go")[:-5])
+        await asyncio.sleep(0.1)
+    await served.gateway.reload(of_generation(served, 1))
+    if ends in ("left", "half a body"):
+        await asyncio.sleep(0.1)
+        assert not former._session.closed
+        await stream.close()
+    async with asyncio.timeout(5):
+        while former._session is not None and not former._session.closed:
+            await asyncio.sleep(0.01)

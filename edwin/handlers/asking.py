@@ -37,9 +37,8 @@ class AskingHandler(RunHandler):
     def on_connection_close(self) -> None:
         """Let go of it; called by Tornado."""
         super().on_connection_close()
-        if self.run is None:
-            # Whoever has still to be asked for it, will be told that it has gone.
-            self._let_go()
+        # What has become of the request by now, a run, holds it for itself.
+        self._let_go()
 
     def on_finish(self) -> None:
         """Let go of it; called by Tornado."""
