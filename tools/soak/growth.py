@@ -100,9 +100,7 @@ def judge(
     first, last = warm[: len(warm) // 2], warm[len(warm) // 2 :]
     faults = [
         *_growth(warm, settled=settled),
-        # A short load is still warming up in its second half: runs that linger add to
-        # those that came first.  What leaks is there at rest, too.
-        *(_busy(first, last) if settled else ()),
+        *_busy(first, last, settled=settled),
         *_left(idle, rest, settled=settled),
     ]
     faults += _store_faults(stored, settled=settled)
@@ -130,8 +128,15 @@ def _growth(warm: Sequence[Sample], *, settled: bool) -> Iterator[str]:
         )
 
 
-def _busy(first: Sequence[Sample], last: Sequence[Sample]) -> Iterator[str]:
-    for name, field in (("descriptors", "own_descriptors"), ("tasks", "tasks")):
+def _busy(
+    first: Sequence[Sample], last: Sequence[Sample], *, settled: bool
+) -> Iterator[str]:
+    judged = [("descriptors", "own_descriptors")]
+    if settled:
+        # In a short load clients still come in, each with a task; what leaks of them
+        # is there at rest, too.
+        judged.append(("tasks", "tasks"))
+    for name, field in judged:
         before = median(getattr(sample, field) or 0 for sample in first)
         after = median(getattr(sample, field) or 0 for sample in last)
         if after > before * BUSY_SHARE + BUSY_MORE:
