@@ -18,6 +18,7 @@ and SSE and by ``handlers.socket`` for WebSocket.  The tree::
     │   ├── TokenNotFound       404     no such token, or the configuration's
     │   ├── MethodNotAllowed    405     the path has no such method
     │   ├── IdempotencyKeyReused 422    the key belongs to another request
+    │   ├── AgentLimitExceeded  422     more turns or tool calls than the agent may
     │   ├── BodyTooLarge        413     more bytes than gateway.http.maxBodyBytes
     │   ├── UpgradeRequired     426     the path is a WebSocket's
     │   ├── SessionAgentMismatch 400    the session key belongs to another agent
@@ -38,6 +39,7 @@ and SSE and by ``handlers.socket`` for WebSocket.  The tree::
         ├── ProviderRateLimited 429     the provider asks for patience
         ├── ProviderUnavailable 502     no answer, or a 5xx
         ├── ProviderStreamError 502     the answer broke off
+        ├── StructuredOutputInvalid 502 the answer does not fit the schema asked for
         └── ProviderTimeout     504     the answer did not come in time
 """
 
@@ -183,6 +185,12 @@ class MethodNotAllowed(InvalidRequest):
     status, code = 405, "method_not_allowed"
 
 
+class AgentLimitExceeded(InvalidRequest):
+    """The run needs more turns, or tool calls, than its agent may have."""
+
+    status, code = 422, "max_turns_exceeded"
+
+
 class BodyTooLarge(InvalidRequest):
     """The body has more bytes than ``gateway.http.maxBodyBytes``."""
 
@@ -257,6 +265,15 @@ class RunInterrupted(EdwinError):
         super().__init__(message, **({"should_retry": False} | rest))
 
 
+class AgentFailed(EdwinError):
+    """An agent that is Python code raised an error; the log has it."""
+
+    status, code = 500, "agent_failed"
+
+    def __init__(self, message: str, **rest: Any) -> None:
+        super().__init__(message, **({"should_retry": False} | rest))
+
+
 class Overloaded(EdwinError):
     """``gateway.runs.maxQueued`` runs wait in the gateway already."""
 
@@ -279,6 +296,12 @@ class StorageUnavailable(EdwinError):
     """The store cannot be written or read."""
 
     status, code = 503, "storage_unavailable"
+
+
+class ToolsUnavailable(EdwinError):
+    """A server of the agent's tools has not said yet which tools it has."""
+
+    status, code = 503, "tools_unavailable"
 
 
 class RunTimeout(EdwinError):
@@ -315,6 +338,15 @@ class ProviderStreamError(ProviderError):
     """The provider's answer broke off, or cannot be read."""
 
     code = "provider_stream_error"
+
+
+class StructuredOutputInvalid(ProviderError):
+    """The model's answer does not fit the schema that was asked for."""
+
+    code = "structured_output_invalid"
+
+    def __init__(self, message: str, **rest: Any) -> None:
+        super().__init__(message, **({"should_retry": False} | rest))
 
 
 class ProviderTimeout(ProviderError):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from edwin.addresses import is_loopback
 from edwin.config.principals import unix_seconds
 from edwin.config.schema import Shape
+from edwin.config.tools import PYTHON
 from edwin.config.tree import (
     Node,
     Path,
@@ -73,6 +74,8 @@ def problems(tree: Node, shape: Shape, environ: Mapping[str, str]) -> list[Probl
         *_proxies(tree),
         *_tls(tree),
         *_principals(tree),
+        *_python_agents(tree),
+        *_tools(tree),
     ]
 
 
@@ -147,6 +150,59 @@ def _models(tree: Node) -> Iterator[Problem]:
                 right = f"did you mean {near}?" if near else _known(providers)
                 text = f"provider {shorten(name)!r} is not configured; {right}"
                 yield Problem(node.place, where, text)
+
+
+def _python_agents(tree: Node) -> Iterator[Problem]:
+    """An agent that is Python code has no model beside it, and no tools."""
+    for path, item in _items(tree, AGENTS):
+        if find(item, ("python",)) is None:
+            continue
+        for name in ("model", "fallbacks", "tools"):
+            node = find(item, (name,))
+            if node is not None:
+                text = "is for agents with a model; remove it, or python"
+                yield Problem(node.place, (*path, name), text)
+    for path, node in _items(tree, PROVIDERS):
+        if path[-1] == PYTHON:
+            text = f"{PYTHON!r} stands for agents in Python; use another name"
+            yield Problem(node.place, path, text)
+
+
+def _tools(tree: Node) -> Iterator[Problem]:
+    """A tool is a function or a server, and a server a program or an address."""
+    for path in (DEFAULTS, *(path for path, _ in _items(tree, AGENTS))):
+        for where, item in _items(tree, (*path, "tools")):
+            kinds = ("python", "mcp")
+            yield from _one_of(item, where, kinds)
+            other = {"python": ("allow", "prefix"), "mcp": ("name", "description")}
+            for kind, names in other.items():
+                yield from _not_beside(item, where, kind, names)
+            server = find(item, ("mcp",))
+            if server is not None and isinstance(server.value, dict):
+                ways = {"command": ("headers",), "url": ("args", "env", "cwd")}
+                yield from _one_of(server, (*where, "mcp"), tuple(ways))
+                for kind, names in ways.items():
+                    yield from _not_beside(server, (*where, "mcp"), kind, names)
+
+
+def _one_of(item: Node, path: Path, names: tuple[str, str]) -> Iterator[Problem]:
+    given = [name for name in names if find(item, (name,)) is not None]
+    if len(given) != 1 and isinstance(item.value, dict):
+        has = "both" if given else "neither"
+        text = f"has {has} of {' and '.join(names)}; give one of them"
+        yield Problem(item.place, path, text)
+
+
+def _not_beside(
+    item: Node, path: Path, kind: str, names: tuple[str, ...]
+) -> Iterator[Problem]:
+    if find(item, (kind,)) is None:
+        return
+    for name in names:
+        node = find(item, (name,))
+        if node is not None:
+            text = f"means nothing beside {kind}; remove it"
+            yield Problem(node.place, (*path, name), text)
 
 
 def _known(providers: list[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from edwin.config import principals, rules
+from edwin.config import principals, rules, tools
 from edwin.config.file import MAX_BYTES, parse
 from edwin.config.layers import FILE, layered
 from edwin.config.snapshot import (
@@ -29,6 +29,7 @@ from edwin.config.snapshot import (
     SessionsConfig,
     TlsConfig,
 )
+from edwin.config.tools import PYTHON
 from edwin.config.tree import Node, find, from_python, merge, plain
 from edwin.errors import ConfigError
 from edwin.origins import normal
@@ -244,9 +245,11 @@ def _agents(tree: Node) -> Mapping[str, Agent]:
 
 
 def _agent(item: Mapping[str, Any]) -> Agent:
+    python = item.get("python")
     return Agent(
         id=item["id"].lower(),
-        model=item["model"],
+        model=f"{PYTHON}/{python}" if python else item["model"],
+        python=python,
         instructions=item["instructions"],
         params=MappingProxyType(item["params"]),
         caps=Caps(_int(item["caps"].get("maxOutputTokens"))),
@@ -256,6 +259,11 @@ def _agent(item: Mapping[str, Any]) -> Agent:
         session_from_user=item.get("sessionFromUser"),
         context_tokens=_int(item.get("contextTokens")),
         max_history_messages=int(item["maxHistoryMessages"]),
+        tools=() if python else tuple(map(tools.source, item["tools"])),
+        tool_access=tools.access(item["permissions"].get("tools") or {}),
+        max_turns=int(item["maxTurns"]),
+        max_tool_calls=int(item["maxToolCalls"]),
+        structured_retries=int(item["structured"]["retries"]),
     )
 
 

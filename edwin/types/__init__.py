@@ -46,6 +46,7 @@ from edwin.types.requests import (
     RunRequest,
     SessionId,
 )
+from edwin.types.tools import McpServer, ToolAccess, ToolSource
 
 __all__ = [
     "OWNER",
@@ -60,6 +61,7 @@ __all__ = [
     "FunctionCall",
     "IdempotencyKey",
     "KeptRun",
+    "McpServer",
     "Message",
     "ModelRequest",
     "Principal",
@@ -75,9 +77,11 @@ __all__ = [
     "SessionRecord",
     "StoredMessage",
     "TextDelta",
+    "ToolAccess",
     "ToolCall",
     "ToolCallDelta",
     "ToolFinished",
+    "ToolSource",
     "ToolStarted",
     "Transcript",
     "TurnFinished",

@@ -73,19 +73,29 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class ToolStarted:
-    """A tool of the agent's own was called."""
+    """A tool of the agent's own was called; *arguments* as the model wrote them."""
 
     call_id: str
     name: str
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolFinished:
-    """A tool of the agent's own came back; *error* when it failed."""
+    """A tool of the agent's own came back.
+
+    Attributes:
+        call_id: Id of the call, as in its :class:`ToolStarted`.
+        name: What the model calls the tool.
+        error: Why it failed, in one line; None where it did not.
+        result: What the model reads of it, a failure too.
+
+    """
 
     call_id: str
     name: str
     error: str | None = None
+    result: str = ""
 
 
 @dataclass(frozen=True, slots=True)

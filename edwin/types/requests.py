@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from edwin.types.messages import Message
+from edwin.types.tools import ToolAccess, ToolSource
 
 SCOPES = (
     *("runs:create", "runs:read", "runs:cancel", "runs:approve"),
@@ -39,6 +40,7 @@ class Principal:
         agents: Ids of the agents it may use; None: all.
         models: Patterns of the models (``<provider>/<model>``) that may answer it;
             None: all.
+        tools: Patterns of the agents' own tools that may be used for it; None: all.
         limits: How much it may use.
         expires_at: Unix seconds from which on it is nobody; None: never.
 
@@ -48,6 +50,7 @@ class Principal:
     scopes: frozenset[str] = frozenset()
     agents: frozenset[str] | None = None
     models: tuple[str, ...] | None = None
+    tools: tuple[str, ...] | None = None
     limits: Allowance = _UNLIMITED
     expires_at: float | None = None
 
@@ -69,6 +72,7 @@ class Agent:
     Attributes:
         id: Lower case, ``[a-z0-9][a-z0-9_-]{0,63}``.
         model: ``<provider>/<model>``; the provider's own name may hold slashes.
+            ``python/<package.module:name>`` for an agent that is Python code.
         instructions: First system message of every provider call; may be empty.
         params: Request fields (OpenAI's names) used where a request gives none.
         caps: Limits a request cannot exceed.
@@ -78,6 +82,13 @@ class Agent:
         session_from_user: Whether ``user`` gives a session; None: as the gateway.
         context_tokens: Tokens a context may hold; None: as the provider.
         max_history_messages: Messages a context takes from the transcript.
+        tools: What it can act with by itself.
+        tool_access: Which of these it may.
+        max_turns: Provider calls in one run, at most.
+        max_tool_calls: Calls of its own tools in one run, at most.
+        structured_retries: How often a model is asked again whose answer does not fit
+            the schema that was asked for.
+        python: ``package.module:name`` of the code that is the agent, or None.
 
     """
 
@@ -92,6 +103,12 @@ class Agent:
     session_from_user: bool | None = None
     context_tokens: int | None = None
     max_history_messages: int = 200
+    tools: tuple[ToolSource, ...] = ()
+    tool_access: ToolAccess = ToolAccess()
+    max_turns: int = 16
+    max_tool_calls: int = 64
+    structured_retries: int = 0
+    python: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +190,7 @@ class RunRequest:
         idempotency: The client's name for the call, or None.
         detached: The run goes on though nobody reads it.
         timeout_s: Seconds after which it is ended; None: the engine's limit.
+        attempt: Which time the run is carried out, from 1.
         executor: The ``AgentExecutor`` of the configuration that the request began
             with; None: the engine's own.
 
@@ -192,6 +210,7 @@ class RunRequest:
     idempotency: IdempotencyKey | None = None
     detached: bool = False
     timeout_s: float | None = None
+    attempt: int = 1
     executor: Any = field(default=None, compare=False, repr=False)
 
     @property
