@@ -185,7 +185,7 @@ def _tools(tree: Node) -> Iterator[Problem]:
                     yield from _not_beside(server, (*where, "mcp"), kind, names)
 
 
-def _one_of(item: Node, path: Path, names: tuple[str, str]) -> Iterator[Problem]:
+def _one_of(item: Node, path: Path, names: tuple[str, ...]) -> Iterator[Problem]:
     given = [name for name in names if find(item, (name,)) is not None]
     if len(given) != 1 and isinstance(item.value, dict):
         has = "both" if given else "neither"

@@ -65,6 +65,9 @@ class Caps:
     max_output_tokens: int | None = None
 
 
+_ALL_TOOLS = ToolAccess()
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
     """A named configuration that answers requests.
@@ -104,7 +107,7 @@ class Agent:
     context_tokens: int | None = None
     max_history_messages: int = 200
     tools: tuple[ToolSource, ...] = ()
-    tool_access: ToolAccess = ToolAccess()
+    tool_access: ToolAccess = _ALL_TOOLS
     max_turns: int = 16
     max_tool_calls: int = 64
     structured_retries: int = 0
