@@ -174,12 +174,18 @@ def _tools(tree: Node) -> Iterator[Problem]:
         for where, item in _items(tree, (*path, "tools")):
             kinds = ("python", "mcp")
             yield from _one_of(item, where, kinds)
-            other = {"python": ("allow", "prefix"), "mcp": ("name", "description")}
+            other: dict[str, tuple[str, ...]] = {
+                "python": ("allow", "prefix"),
+                "mcp": ("name", "description"),
+            }
             for kind, names in other.items():
                 yield from _not_beside(item, where, kind, names)
             server = find(item, ("mcp",))
             if server is not None and isinstance(server.value, dict):
-                ways = {"command": ("headers",), "url": ("args", "env", "cwd")}
+                ways: dict[str, tuple[str, ...]] = {
+                    "command": ("headers",),
+                    "url": ("args", "env", "cwd"),
+                }
                 yield from _one_of(server, (*where, "mcp"), tuple(ways))
                 for kind, names in ways.items():
                     yield from _not_beside(server, (*where, "mcp"), kind, names)
