@@ -22,7 +22,7 @@ from edwin import config as configuration
 from edwin.audit import FILE, AuditLog
 from edwin.auth import Authenticator
 from edwin.config import Config
-from edwin.errors import GatewayStopping, StateError
+from edwin.errors import GatewayStopping
 from edwin.executor import AgentExecutor
 from edwin.metrics import Metrics
 from edwin.monitor import LoopMonitor
@@ -39,7 +39,6 @@ from edwin.sessions import SessionRegistry
 from edwin.sessions.retention import Retention
 from edwin.state import StateFolder
 from edwin.store import Store
-from edwin.tls import server_context
 from edwin.tracing import Tracing
 from edwin.validate import Schemas
 
@@ -47,14 +46,11 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from opentelemetry.trace import TracerProvider
-    from tornado.httpserver import HTTPServer
 
     from edwin.handlers.answer import RunHandler
     from edwin.handlers.socket import SocketHandler
+    from edwin.listener import Listener
 
-HEADER_BYTES = 64 * 1024
-# Connections that may wait to be taken up; the system has a limit of its own.
-BACKLOG = 4096
 LAST_BYTES_SECONDS = 5
 SAFE_TORNADO = (6, 6, 1)
 
@@ -123,7 +119,7 @@ class Gateway:
         self._folder = StateFolder(config.gateway.state_dir)
         self._house = AsyncExitStack()
         self._reloading = asyncio.Lock()
-        self._server: HTTPServer | None = None
+        self._listener: Listener | None = None
         self._draining: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -227,7 +223,7 @@ class Gateway:
 
         Args:
             config: Whose providers are there already.
-            tls: Its :meth:`tls_context`.
+            tls: What its connections are encrypted with; None: they are not.
 
         """
         self.authenticator.configure(
@@ -240,9 +236,8 @@ class Gateway:
         self.engine.limit(within_descriptors(config.gateway.runs))
         self.registry.limit(config.gateway.sessions)
         self._retention.limit(config.gateway.sessions)
-        if self._server is not None and self._server.ssl_options and tls:
-            # A context that is loaded anew may be left with half of either.
-            self._server.ssl_options = tls
+        if self._listener is not None:
+            self._listener.use(tls)
 
     def _tell(self, event: str) -> None:
         self.audit.write(event, pid=os.getpid(), version=__version__)
@@ -279,41 +274,12 @@ class Gateway:
             ConfigError: If the certificate, or its key, cannot be used.
 
         """
-        from tornado.httpserver import HTTPServer
-        from tornado.netutil import bind_sockets
+        # A host that serves the gateway itself needs none of this.
+        from edwin.listener import Listener
 
-        from edwin.app import make_app
-
-        bind, port = self.config.gateway.bind, self.config.gateway.port
-        tls = self.tls_context(self.config)
-        try:
-            sockets = bind_sockets(port, bind, backlog=BACKLOG)
-        except OSError as error:
-            raise StateError(
-                f"{bind}:{port} cannot be bound: {error.strerror or error}; stop what "
-                "uses it, or choose another with --port"
-            ) from error
-        self._server = HTTPServer(
-            make_app(self),
-            ssl_options=tls,
-            max_header_size=HEADER_BYTES,
-            idle_connection_timeout=self.config.gateway.http.idle_seconds,
-            body_timeout=self.config.gateway.http.body_seconds,
-        )
-        self._server.add_sockets(sockets)
-        port = sockets[0].getsockname()[1]
-        self._folder.announce(bind, port, scheme="https" if tls else "http")
-        return bind, port
-
-    def tls_context(self, config: Config) -> SSLContext | None:
-        """Return what connections are encrypted with by *config*; None: they are not.
-
-        Raises:
-            ConfigError: If the certificate or its key cannot be used.
-
-        """
-        files = config.gateway.tls
-        return server_context(files.cert_file, files.key_file) if files else None
+        self._listener = listener = Listener(self)
+        self._folder.announce(*listener.address, scheme=listener.scheme)
+        return listener.address
 
     def enforce(self) -> None:
         """End what is open for those who are not let in any more, as they were."""
@@ -347,9 +313,8 @@ class Gateway:
         if self.state != "ready":
             return
         self.state = "draining"
-        if self._server is not None:
-            self._server.conn_params.no_keep_alive = True
-            self._server.stop()
+        if self._listener is not None:
+            self._listener.drain()
         await self.engine.drain(self.config.gateway.shutdown_seconds)
 
     async def stop(self) -> None:
@@ -366,9 +331,9 @@ class Gateway:
         for socket in list(self.sockets):
             socket.go_away()
         await self._last_bytes()
-        if self._server is not None:
-            await self._server.close_all_connections()
-            self._server = None
+        if self._listener is not None:
+            await self._listener.close()
+            self._listener = None
         await self._house.aclose()
         self.state = "stopped"
 

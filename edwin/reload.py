@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from edwin.config import Config
+from edwin.tls import configured
 
 if TYPE_CHECKING:
     from edwin.gateway import Gateway
@@ -29,7 +30,7 @@ async def reload(gateway: Gateway, config: Config) -> list[str]:
         EdwinError: If a provider does not start; likewise.
 
     """
-    tls = gateway.tls_context(config)
+    tls = configured(config.gateway.tls)
     await gateway.providers.change(config.providers, idle=gateway.executor.unused)
     gateway.use(config, tls)
     gateway.enforce()

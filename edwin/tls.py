@@ -1,6 +1,6 @@
 """TLS: the gateway's certificate as its server needs it, and as its commands trust it.
 
-``gateway`` serves with :func:`server_context`, ``cli`` asks the gateway of its own
+``listener`` serves with :func:`configured`, ``cli`` asks the gateway of its own
 state folder with :func:`own_context`.
 """
 
@@ -9,12 +9,26 @@ from __future__ import annotations
 import re
 import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edwin.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edwin.config.snapshot import TlsConfig
 
 _CERTIFICATE = re.compile(
     "-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL
 )
+
+
+def configured(files: TlsConfig | None) -> ssl.SSLContext | None:
+    """Return what connections are encrypted with; None: they are not.
+
+    Raises:
+        ConfigError: As :func:`server_context`.
+
+    """
+    return server_context(files.cert_file, files.key_file) if files else None
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -16,6 +16,7 @@ ROWS = [
     "cli",
     "testing",
     "gateway",
+    "listener",
     "app",
     "handlers",
     "dispatch ledger history people reload openapi doctor",
@@ -30,7 +31,7 @@ ROWS = [
     "errors resources log presence metrics monitor ids notify",
 ]
 LEVEL = {room: row for row, rooms in enumerate(ROWS) for room in rooms.split()}
-TORNADO = {"gateway", "app", "handlers", "testing"}
+TORNADO = {"gateway", "listener", "app", "handlers", "testing"}
 PURE = {
     *("wire", "validate", "routing", "addresses", "origins"),
     *("limiter", "quotas", "tokens"),
