@@ -24,13 +24,20 @@ CORE = [
     "click>=8.1,<9",
     "prometheus-client>=0.20,<1",
     "opentelemetry-api>=1.27,<2",
+    # Tools that are Python functions; loaded by those who have some.
+    "pydantic>=2.10,<3",
+    "docstring-parser>=0.16,<1",
 ]
+MCP = ["mcp>=2.2,<3"]
+PYDANTIC_AI = ["pydantic-ai-slim>=2.68,<3"]
 OTEL = [
     "opentelemetry-sdk>=1.27,<2",
     "opentelemetry-exporter-otlp-proto-http>=1.27,<2",
 ]
 TEST = [
     *OTEL,
+    *MCP,
+    *PYDANTIC_AI,
     "pytest>=9,<10",
     "pytest-tornado==0.8.1",
     # pytest-tornado imports pkg_resources.
@@ -75,6 +82,8 @@ setup(
     install_requires=CORE,
     extras_require={
         "local": ["xllamacpp>=2026.1"],
+        "mcp": MCP,
+        "pydantic-ai": PYDANTIC_AI,
         "otel": OTEL,
         "test": TEST,
         "clients": CLIENTS,

@@ -229,7 +229,9 @@ def may_use(principal: Principal, agent: Agent) -> bool:
 
 
 def within(principal: Principal, agent: Agent) -> Agent:
-    """Return *agent* without the fallbacks that *principal* may not use."""
+    """Return *agent* without the fallbacks and tools that *principal* may not use."""
+    if principal.tools is not None:
+        agent = replace(agent, tool_access=agent.tool_access.narrowed(principal.tools))
     if principal.models is None or all(_fits(principal, m) for m in agent.fallbacks):
         return agent
     fallbacks = tuple(m for m in agent.fallbacks if _fits(principal, m))

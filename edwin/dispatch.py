@@ -174,6 +174,9 @@ def _check_links(config: Config, agent: Agent, links: Sequence[str]) -> None:
 
     A model server on the gateway's machine would fetch them from inside its network.
     """
+    if agent.python:
+        # It is the user's own code that sees them.
+        return
     for model in (agent.model, *agent.fallbacks):
         name = model.partition("/")[0]
         if not config.providers[name].remote_images:

@@ -18,7 +18,9 @@ and SSE and by ``handlers.socket`` for WebSocket.  The tree::
     │   ├── TokenNotFound       404     no such token, or the configuration's
     │   ├── MethodNotAllowed    405     the path has no such method
     │   ├── IdempotencyKeyReused 422    the key belongs to another request
-    │   ├── AgentLimitExceeded  422     more turns or tool calls than the agent may
+    │   ├── AgentLimitExceeded  422     more turns than the agent may
+    │   │   └── ToolLimitExceeded 422   more tool calls than the agent may
+    │   ├── ContentFiltered     400     the provider's filter refuses the conversation
     │   ├── BodyTooLarge        413     more bytes than gateway.http.maxBodyBytes
     │   ├── UpgradeRequired     426     the path is a WebSocket's
     │   ├── SessionAgentMismatch 400    the session key belongs to another agent
@@ -186,9 +188,21 @@ class MethodNotAllowed(InvalidRequest):
 
 
 class AgentLimitExceeded(InvalidRequest):
-    """The run needs more turns, or tool calls, than its agent may have."""
+    """The run needs more turns than its agent may have."""
 
     status, code = 422, "max_turns_exceeded"
+
+
+class ToolLimitExceeded(AgentLimitExceeded):
+    """The run needs more tool calls than its agent may make."""
+
+    code = "max_tool_calls_exceeded"
+
+
+class ContentFiltered(InvalidRequest):
+    """The provider's content filter refuses the conversation."""
+
+    code = "content_filter"
 
 
 class BodyTooLarge(InvalidRequest):

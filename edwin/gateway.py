@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import tornado
 
-from edwin import __version__, people
+from edwin import __version__, agents, people
 from edwin import config as configuration
+from edwin.agents import PythonAgent
 from edwin.audit import FILE, AuditLog
 from edwin.auth import Authenticator
 from edwin.config import Config
@@ -39,6 +40,7 @@ from edwin.sessions import SessionRegistry
 from edwin.sessions.retention import Retention
 from edwin.state import StateFolder
 from edwin.store import Store
+from edwin.tools.pool import ToolPool
 from edwin.tracing import Tracing
 from edwin.validate import Schemas
 
@@ -95,6 +97,7 @@ class Gateway:
     registry: SessionRegistry
     engine: RunEngine
     providers: ProviderPool
+    tools: ToolPool
     executor: AgentExecutor
 
     def __init__(
@@ -168,7 +171,10 @@ class Gateway:
         self.providers = ProviderPool()
         house.push_async_callback(self.providers.stop)
         await self.providers.change(config.providers, idle=partial(asyncio.sleep, 0))
-        self.executor = AgentExecutor(self.providers.current, self.metrics)
+        self.tools = ToolPool()
+        house.push_async_callback(self.tools.stop)
+        await self.tools.change(config.agents, idle=partial(asyncio.sleep, 0))
+        self.executor = self._executor(agents.load(config.agents))
         self.store = store
         await people.load(self)
         self.registry = SessionRegistry(
@@ -218,11 +224,27 @@ class Gateway:
             self.check_serving()
             return await reload(self, config)
 
-    def use(self, config: Config, tls: SSLContext | None) -> None:
+    def _executor(self, code: Mapping[str, PythonAgent]) -> AgentExecutor:
+        """Return an executor for what there is today, *code* its agents in Python."""
+        return AgentExecutor(
+            self.providers.current,
+            self.metrics,
+            gates=self.providers.gates,
+            tools=self.tools.current,
+            agents=code,
+        )
+
+    def use(
+        self,
+        config: Config,
+        tls: SSLContext | None,
+        code: Mapping[str, PythonAgent],
+    ) -> None:
         """Put *config* in place of today's, in one step; called by :meth:`reload`.
 
         Args:
-            config: Whose providers are there already.
+            config: Whose providers and tools are there already.
+            code: Its agents that are Python code.
             tls: What its connections are encrypted with; None: they are not.
 
         """
@@ -232,7 +254,7 @@ class Gateway:
             proxies=config.gateway.trusted_proxies,
         )
         self.config = config
-        self.executor = AgentExecutor(self.providers.current, self.metrics)
+        self.executor = self._executor(code)
         self.engine.limit(within_descriptors(config.gateway.runs))
         self.registry.limit(config.gateway.sessions)
         self._retention.limit(config.gateway.sessions)

@@ -48,6 +48,9 @@ def setup(level: int = logging.INFO) -> None:
     logging._srcfile = None
     # Tornado writes one line per request here; Edwin's own lines say more.
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    # The MCP SDK's write what was said, and stacks; its owner says what matters.
+    for name in ("mcp", "client", "httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def milliseconds(start_at: float, end_at: float | None = None) -> int:

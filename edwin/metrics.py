@@ -100,8 +100,7 @@ class Metrics:
             "edwin_queue_wait_seconds", "From a run's creation to its start.", _LONG_S
         )
         self.first_delta = Histogram(
-            "edwin_first_delta_seconds",
-            "From a run's creation to the first piece of its answer.",
+            *("edwin_first_delta_seconds", "From its creation to its first piece."),
             _LONG_S,
         )
         self.run_duration = Histogram(
@@ -118,6 +117,13 @@ class Metrics:
         self.provider_retries = Counter(
             *("edwin_provider_retries_total", "Calls to providers that were repeated."),
             "provider",
+        )
+        self.tool_calls = Counter(
+            *("edwin_tool_calls_total", "Calls of agents' own tools."),
+            *("tool", "outcome"),
+        )
+        self.tool_duration = Histogram(
+            "edwin_tool_duration_seconds", "Calls of agents' own tools.", _LONG_S
         )
         self.store_commit = Histogram(
             "edwin_store_commit_seconds", "Transactions of the store.", _SHORT_S
@@ -150,6 +156,18 @@ class Metrics:
         self.run_duration.observe(total_s)
         self.tokens.add(agent, "prompt", amount=prompt_tokens)
         self.tokens.add(agent, "completion", amount=completion_tokens)
+
+    def tool_ended(self, tool: str, outcome: str, seconds: float) -> None:
+        """Count a call of an agent's own tool.
+
+        Args:
+            tool: Its name; ``unknown`` for one that is not there.
+            outcome: ``ok``, ``error``, ``timeout`` or ``refused``.
+            seconds: How long it took.
+
+        """
+        self.tool_calls.add(tool, outcome)
+        self.tool_duration.observe(seconds)
 
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
         """Show what *read* returns whenever somebody scrapes."""

@@ -99,16 +99,20 @@ class LoopMonitor:
 
     def _look(self, beat: float) -> None:
         """Tell who blocks the loop since *beat*, once it is over or lasts too long."""
+        # The loop says so to other threads too; a callback is not part of any task.
+        task = asyncio.current_task(self._loop)
         frame = sys._current_frames().get(self._watched)
         if frame is None or frame.f_code.co_filename == selectors.__file__:
             return
         stack = traceback.format_stack(frame)
-        del frame
+        name = None if task is None else task.get_name()
+        del frame, task
         self._wait(beat, self._give_up_s)
         last = self._beaten or beat
         over = last != beat
         self._blocked()
-        self._tell((last if over else time.monotonic()) - beat - BEAT_S, stack, over)
+        late_s = (last if over else time.monotonic()) - beat - BEAT_S
+        self._tell(late_s, stack, over, name)
         self._wait(beat, math.inf)
 
     def _wait(self, beat: float, seconds: float) -> None:
@@ -118,17 +122,23 @@ class LoopMonitor:
             if self._ended.wait(0.005):
                 return
 
-    def _tell(self, late_s: float, stack: list[str], over: bool) -> None:
+    def _tell(
+        self, late_s: float, stack: list[str], over: bool, task: str | None
+    ) -> None:
         now = time.monotonic()
         if now - self._logged_at < QUIET_S:
             self._untold += 1
             return
         fields = {
             "blocked_ms": round(late_s * 1000),
+            "task": task,
             "over": over,
             "untold": self._untold,
             "stack": "".join(stack),
         }
         self._logged_at, self._untold = now, 0
         text = "was blocked for %d ms" if over else "is blocked, for %d ms so far"
-        _log.warning(f"the loop {text}", fields["blocked_ms"], extra={"fields": fields})
+        if task is not None:
+            text += ", by %s"
+        values = (fields["blocked_ms"], task)[: text.count("%")]
+        _log.warning("the loop " + text, *values, extra={"fields": fields})

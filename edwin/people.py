@@ -145,6 +145,7 @@ def _object(principal: Principal, origin: str) -> dict[str, Any]:
         "scopes": sorted(principal.scopes),
         "agents": None if principal.agents is None else sorted(principal.agents),
         "models": None if principal.models is None else list(principal.models),
+        "tools": None if principal.tools is None else list(principal.tools),
         "limits": {
             "requestsPerMinute": limits.requests_per_minute,
             "concurrentRuns": limits.concurrent_runs,

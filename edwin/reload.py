@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from edwin import agents
 from edwin.config import Config
 from edwin.tls import configured
 
@@ -25,14 +26,18 @@ async def reload(gateway: Gateway, config: Config) -> list[str]:
         The keys whose change takes a restart, and is left out until then.
 
     Raises:
-        ConfigError: If a provider's class, or a certificate, cannot be used; all is as
-            it was.
+        ConfigError: If a provider's class, a tool, an agent in Python, or a
+            certificate cannot be used; all is as it was.
         EdwinError: If a provider does not start; likewise.
 
     """
     tls = configured(config.gateway.tls)
-    await gateway.providers.change(config.providers, idle=gateway.executor.unused)
-    gateway.use(config, tls)
+    code = agents.load(config.agents)
+    unused = gateway.executor.unused
+    async with gateway.tools.changing(config.agents) as commit:
+        await gateway.providers.change(config.providers, idle=unused)
+        commit(unused)
+    gateway.use(config, tls, code)
     gateway.enforce()
     left_out = _left_out(gateway.began_with, config)
     gateway.audit.write("config.reloaded")

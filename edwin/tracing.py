@@ -58,7 +58,7 @@ def incoming(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 class CallTrace:
-    """One call of a provider that nobody traces.
+    """One call, of a provider or of a tool, that nobody traces.
 
     Attributes:
         headers: The trace context that goes to the provider.
@@ -94,6 +94,10 @@ class RunTrace:
 
     def call(self, provider: str, model: str) -> CallTrace:
         """Begin a call of *provider*'s *model*; the caller ends it."""
+        return self._call
+
+    def tool(self, name: str, call_id: str) -> CallTrace:
+        """Begin a call of the agent's own tool *name*; the caller ends it."""
         return self._call
 
     def end(
@@ -213,6 +217,18 @@ class _TracedRun(RunTrace):
         return _TracedCall(
             self._tracer.start_span(
                 f"chat {model}", self._context, SpanKind.CLIENT, attributes
+            )
+        )
+
+    def tool(self, name: str, call_id: str) -> CallTrace:
+        attributes = {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": name,
+            "gen_ai.tool.call.id": call_id,
+        }
+        return _TracedCall(
+            self._tracer.start_span(
+                f"execute_tool {name}", self._context, attributes=attributes
             )
         )
 

@@ -75,6 +75,7 @@ def busy(io_loop, make_gateway) -> Client:
         upstream.fail(400)
         assert (await client.chat("three", user="ann")).status == 502
         assert (await client.chat("four", model="nobody")).status == 404
+        client.served.gateway.metrics.tool_ended("clock", "ok", 0.1)
         return client
 
     return io_loop.run_sync(make)

@@ -104,6 +104,31 @@ async def test_monitor_names_who_blocks(watched, lines):
 
 
 @pytest.mark.gen_test
+async def test_monitor_names_the_task(watched, lines):
+    """The line names the task that the loop was at, such as a run and its agent."""
+
+    async def agent() -> None:
+        hog(0.3)
+
+    await asyncio.create_task(agent(), name="run_1 100%s")
+    await watched.blocked(1)
+    (line,) = lines
+    assert line.fields["task"] == "run_1 100%s"
+    assert line.getMessage().endswith(" ms, by run_1 100%s")
+
+
+@pytest.mark.gen_test
+async def test_monitor_callbacks_are_no_task(watched, lines):
+    """What is no task has no name, and is told from its stack."""
+    asyncio.get_running_loop().call_soon(hog, 0.3)
+    await watched.blocked(1)
+    (line,) = lines
+    assert line.fields["task"] is None
+    assert line.getMessage().endswith(" ms")
+    assert "hog" in line.fields["stack"]
+
+
+@pytest.mark.gen_test
 async def test_monitor_does_not_flood_the_log(watched, lines):
     """Of many blocks all are counted and one is logged; the next line says how many
     had none."""

@@ -9,7 +9,9 @@ from itertools import product
 
 import pytest
 
-from edwin.types import SCOPES
+from edwin.auth import Authenticator, within
+from edwin.config import from_document
+from edwin.types import OWNER, SCOPES
 from tests.conftest import Client, raw_chat
 
 SECRET = "s" * 43
@@ -237,6 +239,46 @@ async def test_principals_fallbacks_that_do_not_fit(make_gateway, upstream):
     )
     assert answer.code == 502
     assert not served.upstream.requests
+
+
+@pytest.mark.parametrize(
+    ("tools", "left"),
+    [
+        (None, {"papers_read_text", "papers_list", "clock"}),
+        (["papers_*"], {"papers_read_text", "papers_list"}),
+        (["*_text", "clock"], {"papers_read_text", "clock"}),
+        (["*"], {"papers_read_text", "papers_list", "clock"}),
+        (["papers_write_text", "Clock"], set()),
+        ([], set()),
+    ],
+)
+@pytest.mark.parametrize("proxied", [False, True])
+def test_principals_tools(tools, left, proxied):
+    """A principal narrows an agent's tools by its patterns, and never widens them."""
+    given = {} if tools is None else {"tools": tools}
+    access = {"allow": ["papers_*", "clock"], "deny": ["papers_write_*"]}
+    auth = {"principals": [named("a", "runs:create", **given)]}
+    if proxied:
+        auth = {"mode": "trusted-proxy", "proxyPrincipal": given}
+    agent = {"id": "main", "permissions": {"tools": access}}
+    trusted = {"trustedProxies": ["10.0.0.1/32"]} if proxied else {}
+    config = from_document(
+        {"gateway": {"auth": auth, **trusted}, "agents": {"list": [agent]}}
+    )
+    known = Authenticator(
+        config.gateway.auth, token="another", proxies=config.gateway.trusted_proxies
+    )
+    headers = {
+        "Authorization": f"Bearer {token('a')}",
+        "X-Forwarded-User": "ann",
+    }
+    principal, _ = known.by_headers(headers, "10.0.0.9", peer="10.0.0.1")
+    offered = ("papers_read_text", "papers_write_text", "papers_list", "clock", "shell")
+    main = config.agents["main"]
+    permits = within(principal, main).tool_access.permits
+    assert {name for name in offered if permits(name)} == left
+    assert within(OWNER, main) is main
+    assert within(principal, main).fallbacks == main.fallbacks
 
 
 @pytest.mark.gen_test

@@ -41,13 +41,45 @@ async def test_tokens_are_shown_once(served, client):
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("tools", [["papers_read_*", "clock"], []])
+async def test_tokens_narrow_tools(served, client, tools):
+    """A token's patterns of tools are shown, and outlive its rotation; [] is none."""
+    assert (await create(client, id="all"))["tools"] is None
+    made = await create(client, tools=tools)
+    assert made["tools"] == tools
+    answer = await client.request("/v1/tokens/ci/rotate", {}, method="POST")
+    assert json.loads(answer.body)["tools"] == tools
+    principal = served.gateway.authenticator.named("ci").principal
+    assert principal.tools == tuple(tools)
+    page = json.loads((await client.request("/v1/tokens")).body)
+    SCHEMAS.check("tokens/token_list", page)
+    assert {one["id"]: one["tools"] for one in page["data"]} == {
+        "all": None,
+        "ci": tools,
+    }
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("tools", "param"),
+    [("clock", "tools"), ([""], "tools[0]"), (["a", 1], "tools[1]")],
+)
+async def test_tokens_refuse_what_is_no_list_of_tools(client, tools, param):
+    """Patterns of tools are a list of texts that are not empty."""
+    answer = await client.request("/v1/tokens", ASKED | {"tools": tools})
+    assert answer.code == 400
+    assert json.loads(answer.body)["error"]["param"] == param
+
+
+@pytest.mark.gen_test
 async def test_tokens_outlive_the_gateway(make_gateway, tmp_path):
     """A token made before a restart opens the same after it."""
     served = await make_gateway(state_dir=tmp_path / "s")
-    made = await create(Client(served))
+    made = await create(Client(served), tools=["clock"])
     await served.stop()
     served = await make_gateway(state_dir=tmp_path / "s")
     assert await code(Client(served), made["token"]) == 200
+    assert served.gateway.authenticator.named("ci").principal.tools == ("clock",)
 
 
 @pytest.mark.gen_test

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,10 +15,31 @@ import click
 
 from edwin.errors import ConfigError, EdwinError
 
+
+def _beside(
+    context: click.Context, parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """Let Python find the modules that stand beside the configuration's file.
+
+    Last of all, so that they replace no other.  Embedders see to that themselves.
+    """
+    named = path or os.environ.get("EDWIN_CONFIG")
+    for candidate in (named,) if named else ("edwin.yaml", "~/.edwin/edwin.yaml"):
+        file = os.path.abspath(os.path.expanduser(candidate))
+        if os.path.isfile(file):
+            folder = os.path.dirname(file)
+            if folder not in sys.path:
+                sys.path.append(folder)
+                context.call_on_close(partial(sys.path.remove, folder))
+            break
+    return path
+
+
 config_option = click.option(
     "--config",
     "path",
     type=click.Path(path_type=Path),
+    callback=_beside,
     help="Configuration file; default: EDWIN_CONFIG, ./edwin.yaml, ~/.edwin/edwin.yaml",
 )
 json_option = click.option(

@@ -35,6 +35,7 @@ def token_group() -> None:
 )
 @click.option("--agent", "agents", multiple=True, help="Only this one; repeatable.")
 @click.option("--model", "models", multiple=True, help="Only such; repeatable.")
+@click.option("--tools", multiple=True, help="Only such of an agent's; repeatable.")
 @click.option("--requests-per-minute", type=click.IntRange(1), help="At most so many.")
 @click.option("--concurrent-runs", type=click.IntRange(1), help="At most so many.")
 @click.option("--tokens-per-day", type=click.IntRange(1), help="At most so many.")
@@ -50,6 +51,7 @@ def create(
     scopes: tuple[str, ...],
     agents: tuple[str, ...],
     models: tuple[str, ...],
+    tools: tuple[str, ...],
     requests_per_minute: int | None,
     concurrent_runs: int | None,
     tokens_per_day: int | None,
@@ -59,7 +61,7 @@ def create(
     id: str,
 ) -> None:
     """Make a token; it is shown once."""
-    check_text(id, expires, *agents, *models)
+    check_text(id, expires, *agents, *models, *tools)
     limits = {
         "requestsPerMinute": requests_per_minute,
         "concurrentRuns": concurrent_runs,
@@ -69,6 +71,7 @@ def create(
         "scopes": list(scopes),
         "agents": list(agents),
         "models": list(models),
+        "tools": list(tools),
         "limits": {name: value for name, value in limits.items() if value},
         "expiresAt": expires,
     }

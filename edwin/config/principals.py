@@ -11,7 +11,7 @@ from edwin.types import Allowance, Principal
 
 def principal(id: str, item: Mapping[str, Any]) -> Principal:
     """Return the principal *id* that *item* describes, in the shape of the file."""
-    agents, models = item.get("agents"), item.get("models")
+    agents, models, tools = (item.get(k) for k in ("agents", "models", "tools"))
     limits = item.get("limits") or {}
     expires_at = item.get("expiresAt")
     return Principal(
@@ -19,6 +19,7 @@ def principal(id: str, item: Mapping[str, Any]) -> Principal:
         scopes=frozenset(item["scopes"]),
         agents=None if agents is None else frozenset(a.lower() for a in agents),
         models=None if models is None else tuple(models),
+        tools=None if tools is None else tuple(tools),
         limits=Allowance(
             limits.get("requestsPerMinute"),
             limits.get("concurrentRuns"),

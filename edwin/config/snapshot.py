@@ -184,16 +184,26 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerConfig:
+    """After how many failures in a row a provider is not called, and how long."""
+
+    failures: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderConfig:
     """A provider of models.
 
     Attributes:
         name: What stands before the first slash of an agent's model.
-        api: ``openai-completions``, ``local``, ``scripted``, ``package.module:Class``.
+        api: ``openai-completions``, ``anthropic-messages``, ``local``, ``scripted``,
+            ``package.module:Class``.
         base_url: Without a slash at its end; always there for openai-completions.
         context_tokens: None: the provider's own.
         remote_images: Image links go up, and the provider fetches them.
         options: The provider's own settings, as they stand in the file.
+        max_concurrent: Calls under way at once; 0: any number.
 
     """
 
@@ -212,6 +222,8 @@ class ProviderConfig:
     remote_images: bool
     eager: bool
     options: Mapping[str, Any] = field(repr=False)
+    max_concurrent: int = 0
+    breaker: BreakerConfig = BreakerConfig(failures=20, seconds=15.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from edwin.config.file import MAX_BYTES, parse
 from edwin.config.layers import FILE, layered
 from edwin.config.snapshot import (
     AuthConfig,
+    BreakerConfig,
     ChatCompletionsConfig,
     Config,
     CorsConfig,
@@ -238,10 +239,18 @@ def _agents(tree: Node) -> Mapping[str, Agent]:
         find(tree, ("agents", "list")),
     )
     assert defaults and listed and isinstance(listed.value, list)
-    agents = [_agent(plain(merge(defaults, item))) for item in listed.value]
+    agents = [_agent(plain(_merged(defaults, item))) for item in listed.value]
     if not any(agent.id == "main" for agent in agents):
         agents.insert(0, _agent(plain(defaults) | {"id": "main"}))
     return MappingProxyType({agent.id: agent for agent in agents})
+
+
+def _merged(defaults: Node, item: Node) -> Node:
+    """Return an agent's entry over the defaults; its own code has instructions in it."""
+    merged = merge(defaults, item)
+    if find(item, ("python",)) is None or find(item, ("instructions",)) is not None:
+        return merged
+    return merge(merged, from_python({"instructions": ""}, "python", FILE))
 
 
 def _agent(item: Mapping[str, Any]) -> Agent:
@@ -284,6 +293,11 @@ def _provider(name: str, item: Mapping[str, Any]) -> ProviderConfig:
         remote_images=item["remoteImages"],
         eager=item["eager"],
         options=MappingProxyType(item["options"]),
+        max_concurrent=int(item["maxConcurrent"]),
+        breaker=BreakerConfig(
+            failures=int(item["breaker"]["failures"]),
+            seconds=float(item["breaker"]["seconds"]),
+        ),
     )
 
 

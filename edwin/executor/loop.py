@@ -1,46 +1,42 @@
-"""AgentExecutor: the agent's instructions, its model, retries and fallbacks.
+"""AgentExecutor: an agent's work for one run, turn after turn.
 
-Called by the run; knows nothing of storage, HTTP or who reads.
+A turn is one call of the model.  When it asks for tools of the agent's own, they are
+called and the model gets their results; when it asks for one of the client's, or for
+none, the run is over.  Called by the run; knows nothing of storage, HTTP or who reads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
-from types import TracebackType
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any
 
-from edwin.errors import (
-    ContextLengthExceeded,
-    InternalError,
-    ProviderError,
-    ProviderStreamError,
-)
+from edwin.agents.base import AgentContext, PythonAgent
+from edwin.errors import ContextLengthExceeded, InternalError, ProviderStreamError
+from edwin.executor.calls import Calls
+from edwin.executor.model import ModelCaller, Turn
+from edwin.executor.scope import Scope
+from edwin.executor.talk import Talk
 from edwin.executor.turn import TurnBuilder
 from edwin.metrics import Metrics
-from edwin.providers.base import Provider
+from edwin.providers.base import DEFAULT_CONTEXT_TOKENS, Provider
+from edwin.providers.gate import Gate
 from edwin.tokens import text_tokens, total_tokens
-from edwin.tracing import UNTRACED, CallTrace, RunTrace
+from edwin.tools.base import Tool, Toolset
+from edwin.tracing import UNTRACED, RunTrace
 from edwin.types import (
     Agent,
-    Delta,
     Event,
     Message,
-    ModelRequest,
+    ToolFinished,
+    ToolStarted,
     TurnFinished,
 )
 
-MAX_DELAY_S = 8.0
-MAX_RETRY_AFTER_S = 30.0
-
-Answer: TypeAlias = AsyncGenerator[Delta | TurnFinished, None]
-
-_log = logging.getLogger("edwin.executor")
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class AgentExecutor:
@@ -50,16 +46,27 @@ class AgentExecutor:
 
     Args:
         providers: Started providers, by the name that stands before the ``/`` of a
-            model.  Owned by the gateway.
+            model.  Owned by the gateway, as everything else here.
         metrics: Counts what becomes of the calls.
+        gates: What each provider allows.
+        tools: The tools of each agent that has some, by its id.
+        agents: The agents that are Python code, by id.
 
     """
 
     def __init__(
-        self, providers: Mapping[str, Provider], metrics: Metrics | None = None
+        self,
+        providers: Mapping[str, Provider],
+        metrics: Metrics | None = None,
+        *,
+        gates: Mapping[str, Gate] = _NONE,
+        tools: Mapping[str, Toolset] = _NONE,
+        agents: Mapping[str, PythonAgent] = _NONE,
     ) -> None:
-        self._providers = providers
         self._metrics = metrics or Metrics()
+        self._model = ModelCaller(providers, gates, self._metrics)
+        self._tools = tools
+        self._agents = agents
         self._holders = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -81,9 +88,13 @@ class AgentExecutor:
 
     def context_tokens(self, agent: Agent) -> int:
         """Return how many tokens a context of *agent* may hold."""
-        return agent.context_tokens or self._provider(agent.model)[0].context_tokens
+        if agent.context_tokens is not None:
+            return agent.context_tokens
+        if agent.python:
+            return DEFAULT_CONTEXT_TOKENS
+        return self._model.provider(agent.model)[0].context_tokens
 
-    async def run(
+    def run(
         self,
         agent: Agent,
         messages: Sequence[Message],
@@ -91,51 +102,87 @@ class AgentExecutor:
         *,
         deadline: float = math.inf,
         trace: RunTrace = UNTRACED,
+        scope: Scope | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Yield the events of *agent*'s answer to *messages*.
 
-        Ends with a :class:`TurnFinished` that holds the whole message.  Closing the
-        generator, or cancelling who iterates it, closes the provider's connection.
+        Each turn ends with a :class:`TurnFinished` that holds its whole message; what
+        the agent's own tools are called with and give back stands between them.  The
+        calls that the client sees are those of its own tools alone.  Closing the
+        generator, or cancelling who iterates it, closes the provider's connection and
+        ends the tools at work.
 
         Args:
-            agent: Whose instructions, model and fallbacks are used.
+            agent: Whose instructions, model, tools and fallbacks are used.
             messages: The conversation, fit to be sent.
             params: Fields of the provider's request.
             deadline: Loop time past which no call is repeated.  Who iterates ends the
                 run itself.
             trace: Where the calls' spans belong.
+            scope: The run; None: one that is not kept.
 
         Raises:
+            InvalidRequest: If the request's tools, or its ``response_format``, cannot
+                be used.
             ContextLengthExceeded: If the messages are more than the model can read.
+            AgentLimitExceeded: If the agent needs more turns, or calls, than it may.
+            ToolsUnavailable: If a server of its tools is not there yet.
             ProviderError: If no model gave an answer, or one broke off.
+            AgentFailed: If it is Python code that failed.
 
         """
-        context = self._context(agent, messages)
-        turn = TurnBuilder()
-        first, deltas, call, faults = await self._begin(
-            agent, context, params, deadline, trace
-        )
-        async with aclosing(deltas):
-            with call, faults:
-                if not isinstance(first, TurnFinished):
-                    turn.add(first)
-                    yield first
-                    async for delta in deltas:
-                        if isinstance(delta, TurnFinished):
-                            first = delta
-                            break
-                        turn.add(delta)
-                        yield delta
-                    else:
-                        raise ProviderStreamError(
-                            "the provider ended without an answer"
-                        )
-                call.finished(first)
-            yield turn.finished(first, context)
+        carry = self._answered if agent.python else self._turns
+        return carry(agent, messages, params, deadline, trace, scope or Scope())
+
+    async def _turns(
+        self,
+        agent: Agent,
+        messages: Sequence[Message],
+        params: Mapping[str, Any],
+        deadline: float,
+        trace: RunTrace,
+        scope: Scope,
+    ) -> AsyncGenerator[Event, None]:
+        """Yield the events of an *agent* that has a model."""
+        tools = await self._own_tools(agent)
+        talk = Talk(agent, self._context(agent, messages), params, tools)
+        while not talk.over:
+            turn = talk.begin()
+            first, deltas, call, entry = await self._model.begin(
+                agent, Turn(talk.context, talk.params, talk.form, deadline, trace)
+            )
+            async with aclosing(deltas):
+                with call, entry:
+                    if not isinstance(first, TurnFinished):
+                        if (shown := turn.add(first)) is not None:
+                            yield shown
+                        async for delta in deltas:
+                            if isinstance(delta, TurnFinished):
+                                first = delta
+                                break
+                            if (shown := turn.add(delta)) is not None:
+                                yield shown
+                        else:
+                            raise ProviderStreamError(
+                                "the provider ended without an answer"
+                            )
+                    call.finished(first)
+            for event in talk.finished(turn, first):
+                yield event
+            if talk.calls:
+                calls = Calls(talk.calls, talk.own, agent, scope, trace, self._metrics)
+                async with aclosing(calls.carried_out()) as happening:
+                    async for event in happening:
+                        yield event
+                talk.answered(calls.messages())
+
+    async def _own_tools(self, agent: Agent) -> Sequence[Tool]:
+        toolset = self._tools.get(agent.id)
+        return () if toolset is None else await toolset.tools()
 
     def _context(self, agent: Agent, messages: Sequence[Message]) -> Sequence[Message]:
         known = agent.context_tokens
-        provider = self._provider(agent.model)[0]
+        provider = self._model.provider(agent.model)[0]
         if known is None and provider.context_is_known:
             known = provider.context_tokens
         if known is not None:
@@ -150,111 +197,38 @@ class AgentExecutor:
             return messages
         return [{"role": "system", "content": agent.instructions}, *messages]
 
-    async def _begin(
+    async def _answered(
         self,
         agent: Agent,
-        context: Sequence[Message],
+        messages: Sequence[Message],
         params: Mapping[str, Any],
         deadline: float,
         trace: RunTrace,
-    ) -> tuple[Delta | TurnFinished, Answer, CallTrace, _Faults]:
-        """Return the first answer that one of the agent's models begins.
-
-        Returns:
-            Its first delta, the rest of it, which the caller closes, the call's
-            trace, which the caller ends, and what counts the provider's faults.
-
-        """
-        models = (agent.model, *agent.fallbacks)
-        for place, model in enumerate(models, start=1):
-            provider, name = self._provider(model)
-            request = ModelRequest(name, context, params)
-            try:
-                begun = await self._with_retries(provider, request, deadline, trace)
-                return (*begun, _Faults(self._metrics, provider.name))
-            except ProviderError as error:
-                if place == len(models):
-                    raise
-                _log.warning(
-                    "%s failed (%s); trying %s", model, error.code, models[place]
-                )
-        raise AssertionError("an agent has a model")
-
-    async def _with_retries(
-        self,
-        provider: Provider,
-        request: ModelRequest,
-        deadline: float,
-        trace: RunTrace,
-    ) -> tuple[Delta | TurnFinished, Answer, CallTrace]:
-        """Return the provider's answer once it begins; repeat the call until then."""
-        attempt = 0
-        while True:
-            try:
-                with _Faults(self._metrics, provider.name):
-                    return await _begun(provider, request, trace)
-            except ProviderError as error:
-                delay_s = _delay(error, attempt, provider.retry_seconds)
-                if attempt >= provider.retries or delay_s is None:
-                    raise
-                if asyncio.get_running_loop().time() + delay_s >= deadline:
-                    raise
-                _log.info("%s: %s; again in %.1f s", provider.name, error.code, delay_s)
-            attempt += 1
-            self._metrics.provider_retries.add(provider.name)
-            await asyncio.sleep(delay_s)
-
-    def _provider(self, model: str) -> tuple[Provider, str]:
-        name, _, rest = model.partition("/")
-        try:
-            return self._providers[name], rest
-        except KeyError:
-            raise InternalError(f"no provider is called {name!r}") from None
-
-
-class _Faults:
-    """Counts the errors of one provider that are raised while it is open."""
-
-    def __init__(self, metrics: Metrics, provider: str) -> None:
-        self._errors = metrics.provider_errors
-        self._provider = provider
-
-    def __enter__(self) -> None:
-        """Wait for them."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, ProviderError):
-            self._errors.add(self._provider, error.code or "other")
-
-
-async def _begun(
-    provider: Provider, request: ModelRequest, trace: RunTrace
-) -> tuple[Delta | TurnFinished, Answer, CallTrace]:
-    """Return the answer to one call of *provider*, once it begins."""
-    call = trace.call(provider.name, request.model)
-    if call.headers:
-        request = replace(request, trace=call.headers)
-    try:
-        deltas = provider.stream(request)
-        async for first in deltas:
-            return first, deltas, call
-        raise ProviderStreamError("the provider ended without an answer")
-    except BaseException as error:
-        call.end(error)
-        raise
-
-
-def _delay(error: ProviderError, attempt: int, first_s: float) -> float | None:
-    """Return the seconds to wait before another call; None: do not repeat it."""
-    if not error.retryable or error.should_retry is False:
-        return None
-    if error.retry_after_s is not None:
-        wait = error.retry_after_s
-        return wait if wait <= MAX_RETRY_AFTER_S else None
-    delay_s = min(MAX_DELAY_S, first_s * 2**attempt)
-    return float(delay_s * random.uniform(0.75, 1.25))
+        scope: Scope,
+    ) -> AsyncGenerator[Event, None]:
+        """Yield the events of an *agent* that is Python code."""
+        code = self._agents.get(agent.id)
+        if code is None:
+            raise InternalError(f"the agent {agent.id!r} was not loaded")
+        # Nobody knows what it does: it is not carried out again.
+        await scope.effects()
+        context = AgentContext(
+            run_id=scope.run_id,
+            agent=agent.id,
+            session_key=scope.session_key,
+            principal_id=scope.principal_id,
+            token=scope.token,
+            instructions=agent.instructions,
+            params=params,
+            deadline=deadline,
+        )
+        turn = TurnBuilder()
+        answer = code.answer(messages, context)
+        async with aclosing(answer):
+            async for event in answer:
+                if isinstance(event, TurnFinished):
+                    yield turn.finished(event, messages)
+                elif isinstance(event, ToolStarted | ToolFinished):
+                    yield event
+                elif (shown := turn.add(event)) is not None:
+                    yield shown

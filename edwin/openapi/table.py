@@ -21,7 +21,24 @@ _ASKING = (
     *("run_cancelled", "run_interrupted", "reader_too_slow", "run_timeout"),
     *("provider_error", "provider_rate_limited", "provider_unavailable"),
     *("provider_stream_error", "provider_timeout", "storage_unavailable"),
+    *("max_turns_exceeded", "max_tool_calls_exceeded", "tools_unavailable"),
+    *("agent_failed", "content_filter", "structured_output_invalid"),
 )
+
+
+# How a server of tools is doing, for administrators.
+_SERVER = {
+    "type": "object",
+    "required": ["server", "state", "tools", "restarts", "error"],
+    "additionalProperties": False,
+    "properties": {
+        "server": {"type": "string"},
+        "state": {"enum": ["starting", "ready", "restarting", "stopped"]},
+        "tools": {"type": ["integer", "null"]},
+        "restarts": {"type": "integer"},
+        "error": {"type": ["string", "null"]},
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +108,10 @@ def _status(*states: str) -> Any:
         "type": "object",
         "required": ["status"],
         "additionalProperties": False,
-        "properties": {"status": {"enum": list(states)}},
+        "properties": {
+            "status": {"enum": list(states)},
+            "tools": {"type": "array", "items": _SERVER},
+        },
     }
 
 

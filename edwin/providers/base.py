@@ -8,6 +8,7 @@ else's (``package.module:Class``).
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import AsyncGenerator
 from types import ModuleType
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from edwin.config import ProviderConfig
 
 DEFAULT_CONTEXT_TOKENS: Final = 100_000
-_KINDS: Final = "openai-completions, local, scripted"
+_KINDS: Final = "openai-completions, anthropic-messages, local, scripted"
 
 
 class Provider(Protocol):
@@ -33,6 +34,8 @@ class Provider(Protocol):
         retries: How often a call may be repeated before its first delta.
         retry_seconds: Before the first repetition; doubled each time, up to 8.
 
+    One whose API has no ``response_format`` has ``json_schema = False`` beside these;
+    its model is told in words, then, what its answer has to look like.
     """
 
     name: str
@@ -119,6 +122,7 @@ def _is_provider(found: Any) -> bool:
     return (
         isinstance(found, type)
         and not getattr(found, "_is_protocol", False)
+        and not inspect.isabstract(found)
         and all(hasattr(found, verb) for verb in ("start", "stop", "stream"))
     )
 

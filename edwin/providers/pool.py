@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 from edwin.config import ProviderConfig
 from edwin.providers.base import Provider, provider_class
+from edwin.providers.gate import Gate
 
 
 class ProviderPool:
@@ -15,11 +16,13 @@ class ProviderPool:
 
     Attributes:
         current: Those of today's configuration, by name; replaced whole, never changed.
+        gates: Who may call each of them now; replaced together with them.
 
     """
 
     def __init__(self) -> None:
         self.current: Mapping[str, Provider] = {}
+        self.gates: Mapping[str, Gate] = {}
         self._configs: Mapping[str, ProviderConfig] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -31,7 +34,8 @@ class ProviderPool:
     ) -> None:
         """Have the providers that *configs* describe; all of them, or none is new.
 
-        One whose configuration is as it was stays as it is.
+        One whose configuration is as it was stays as it is, and so does its gate.  One
+        that is replaced has a new gate; what waits at the former's is let in there.
 
         Args:
             configs: What there is to be, by name.
@@ -53,8 +57,14 @@ class ProviderPool:
                     await providers[name].start()
                     started.push_async_callback(providers[name].stop)
             started.pop_all()
+        gates = {
+            name: self.gates[name]
+            if provider is self.current.get(name)
+            else _gate(configs[name])
+            for name, provider in providers.items()
+        }
         former = [p for name, p in self.current.items() if providers.get(name) is not p]
-        self.current, self._configs = providers, dict(configs)
+        self.current, self.gates, self._configs = providers, gates, dict(configs)
         if former:
             retire = _retire(former, idle())
             task = asyncio.create_task(retire, name="retire providers")
@@ -68,8 +78,18 @@ class ProviderPool:
             task.cancel()
         if retiring:
             await asyncio.wait(retiring)
-        providers, self.current = self.current, {}
+        providers, self.current, self.gates = self.current, {}, {}
         await _stop(providers.values())
+
+
+def _gate(config: ProviderConfig) -> Gate:
+    return Gate(
+        config.name,
+        max_concurrent=config.max_concurrent,
+        failures=config.breaker.failures,
+        seconds=config.breaker.seconds,
+        clock=asyncio.get_running_loop().time,
+    )
 
 
 async def _retire(providers: Iterable[Provider], idle: Awaitable[None]) -> None:

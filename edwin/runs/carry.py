@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any
 
 from edwin.errors import (
     EdwinError,
@@ -22,10 +21,10 @@ from edwin.errors import (
     RunCancelled,
     StorageUnavailable,
 )
-from edwin.executor import AgentExecutor
+from edwin.executor import AgentExecutor, Scope
 from edwin.log import milliseconds
 from edwin.metrics import Metrics
-from edwin.runs import outcome
+from edwin.runs import outcome, report
 from edwin.runs.answer import Answer
 from edwin.runs.run import Run
 from edwin.sessions import SessionRegistry, reconcile, window
@@ -38,6 +37,8 @@ from edwin.types import (
     RunFinished,
     RunStarted,
     TextDelta,
+    ToolFinished,
+    ToolStarted,
     TurnFinished,
     Usage,
 )
@@ -141,7 +142,7 @@ class Carrier:
         self._close(run, error)
         if error is None and answer.turn is not None:
             run.finish_reason = answer.turn.finish_reason
-        run.released = _is_refusal(run, error)
+        run.released = not run.effects and _is_refusal(run, error)
         try:
             error = await self._keep(run, answer, error)
         except Exception:
@@ -149,8 +150,7 @@ class Carrier:
             self._close(run, error)
         answer.trace.end(error, run.usage, run.finished_at)
         run.emit(_end(run, answer, error))
-        self._count(run)
-        self._write_line(run)
+        report.ended(run, self._metrics)
 
     async def settle(self, run: Run) -> None:
         """Store the messages of a *run* that was accepted and ended before it began."""
@@ -171,7 +171,7 @@ class Carrier:
             if run.released:
                 self._store.note(record, release=True)
         except EdwinError as error:
-            _log.warning("%s", error.message, extra={"fields": self._ids(run)})
+            _log.warning("%s", error.message, extra={"fields": report.ids(run)})
 
     def drop(self, run: Run, error: EdwinError) -> None:
         """End a *run* that never began, with *error*."""
@@ -182,8 +182,7 @@ class Carrier:
         trace = self._tracing.run(run.request, created_at=run.created_at)
         trace.end(error, run.usage, run.finished_at)
         run.emit(RunFailed(error))
-        self._count(run)
-        self._write_line(run)
+        report.ended(run, self._metrics)
 
     async def _alone(self, run: Run, answer: Answer) -> None:
         request = run.request
@@ -246,17 +245,21 @@ class Carrier:
             request.params,
             deadline=run.deadline,
             trace=answer.trace,
+            scope=self._scope(run, answer) if request.agent.acts else None,
         )
         try:
             async with aclosing(events):
                 async for event in events:
-                    if isinstance(event, TurnFinished):
+                    if isinstance(event, TextDelta):
+                        self._metrics.deltas += 1
+                        answer.parts.append(event.text)
+                    elif isinstance(event, TurnFinished):
                         answer.finished_turn(event)
                         run.usage += event.usage or Usage()
-                    else:
+                    elif isinstance(event, ToolFinished):
+                        answer.finished_tool(event)
+                    elif not isinstance(event, ToolStarted):
                         self._metrics.deltas += 1
-                        if isinstance(event, TextDelta):
-                            answer.parts.append(event.text)
                     if run.first_delta_ms is None:
                         run.first_delta_ms = milliseconds(run.created_at)
                     run.emit(event)
@@ -267,6 +270,41 @@ class Carrier:
             raise
         if answer.turn is None:
             raise ProviderStreamError("the provider ended without an answer")
+
+    def _scope(self, run: Run, answer: Answer) -> Scope:
+        """Return what the executor may know of *run*, and ask of it."""
+
+        async def begun() -> None:
+            if answer.begin is not None:
+                await asyncio.shield(answer.begin)
+
+        async def effects() -> None:
+            await begun()
+            if answer.marked is None:
+                answer.marked = asyncio.create_task(
+                    self._mark(run, answer), name=f"{run.id} mark"
+                )
+            await asyncio.shield(answer.marked)
+
+        return Scope(
+            run_id=run.id,
+            attempt=run.request.attempt,
+            session_key=run.request.session.key,
+            principal_id=run.request.principal.id,
+            begun=begun,
+            effects=effects,
+        )
+
+    async def _mark(self, run: Run, answer: Answer) -> None:
+        """Make it durable that *run* has effects: nobody carries it out again."""
+        run.effects = True
+        try:
+            await self._store.open(run.record())
+        except StorageUnavailable:
+            # Nothing is begun that could not be marked.
+            run.effects = False
+            raise
+        answer.opened = True
 
     async def _keep(
         self, run: Run, answer: Answer, error: EdwinError | None
@@ -302,7 +340,7 @@ class Carrier:
             else:
                 await self._store.finish(record, outcome=ended, release=release)
         except EdwinError as raised:
-            _log.warning("%s", raised.message, extra={"fields": self._ids(run)})
+            _log.warning("%s", raised.message, extra={"fields": report.ids(run)})
             error = error or raised
             self._close(run, error)
             if kept:
@@ -312,7 +350,7 @@ class Carrier:
 
     def _defect(self, run: Run) -> InternalError:
         """Log the exception at hand, and return what the client is told of it."""
-        _log.exception("run failed", extra={"fields": self._ids(run)})
+        _log.exception("run failed", extra={"fields": report.ids(run)})
         return InternalError("the run failed; the log says why")
 
     def _close(self, run: Run, error: EdwinError | None) -> None:
@@ -322,48 +360,6 @@ class Carrier:
             run.state = "finished"
         else:
             run.state = "cancelled" if isinstance(error, RunCancelled) else "failed"
-
-    def _ids(self, run: Run) -> dict[str, Any]:
-        request = run.request
-        return {
-            "request_id": request.request_id,
-            "run_id": run.id,
-            "agent": request.agent.id,
-            "principal": request.principal.id,
-        }
-
-    def _count(self, run: Run) -> None:
-        assert run.finished_at is not None
-        first_ms = run.first_delta_ms
-        self._metrics.run_ended(
-            run.request.agent.id,
-            run.state,
-            waited_s=(run.started_at or run.finished_at) - run.created_at,
-            first_delta_s=None if first_ms is None else first_ms / 1000,
-            total_s=run.finished_at - run.created_at,
-            prompt_tokens=run.usage.prompt_tokens,
-            completion_tokens=run.usage.completion_tokens,
-        )
-
-    def _write_line(self, run: Run) -> None:
-        request, error, usage = run.request, run.error, run.usage
-        fields = {
-            **request.log_fields,
-            "request_id": request.request_id,
-            "run_id": run.id,
-            "agent": request.agent.id,
-            "principal": request.principal.id,
-            "state": run.state,
-            "status": error.status if error else 200,
-            "code": error.code if error else None,
-            "session": request.stateful,
-            "queued_ms": milliseconds(run.created_at, run.started_at),
-            "first_delta_ms": run.first_delta_ms,
-            "total_ms": milliseconds(run.created_at, run.finished_at),
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-        }
-        _log.info("run", extra={"fields": fields})
 
 
 def _end(run: Run, answer: Answer, error: EdwinError | None) -> RunFinished | RunFailed:

@@ -51,6 +51,7 @@ class Run:
             it keeps none.
         sealed: Whether its end is decided, so that nothing can stop it any more.
         released: Whether its idempotency key is free again: it was refused.
+        effects: Whether it has begun something that must not be done twice.
         created_at: Unix seconds; *started_at* and *finished_at* likewise, or None.
 
     """
@@ -80,6 +81,7 @@ class Run:
         self.pending: asyncio.Task[None] | None = None
         self.sealed = False
         self.released = False
+        self.effects = False
         self.begun: asyncio.Future[None] | None = None
         if request.stateful or request.kept:
             self.begun = asyncio.get_running_loop().create_future()
@@ -106,7 +108,7 @@ class Run:
         run.created_at, run.started_at = record.created_at, record.started_at
         run.finished_at = record.finished_at
         run.first_delta_ms = record.first_delta_ms
-        run.sealed = True
+        run.sealed, run.effects = True, record.effects
         for event in events:
             run.emit(event)
         if isinstance(run.end, RunFailed):
@@ -251,6 +253,7 @@ class Run:
             usage=self.usage,
             # Its end is yet to come when it is decided, and is written with the rest.
             events=self.last + (self.sealed and self.end is None),
+            effects=self.effects,
         )
 
     def joined(self, reader: Reader) -> None:

@@ -80,6 +80,10 @@ def statements(dialect: Dialect) -> tuple[str, ...]:
             values["last_seq"] = case((last > old, last), else_=old)
         if "message_count" in values:
             values["message_count"] += table.c.message_count
+        if "effects" in values:
+            # Once true for good, whatever an older record says.  No or_(): it is
+            # not the same text in every dialect.
+            values["effects"] = table.c.effects.op("OR")(values["effects"])
         return new.on_conflict_do_update(index_elements=[key], set_=values)
 
     def once(table: Any, *key: str) -> Any:
@@ -123,6 +127,7 @@ _RUN_CHANGES = (
     "reasoning_tokens",
     "estimated",
     "events",
+    "effects",
 )
 
 
@@ -326,4 +331,5 @@ def _run(record: RunRecord) -> tuple[Step, Row]:
         usage.estimated,
         False,
         record.events,
+        record.effects,
     )

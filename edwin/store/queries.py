@@ -286,4 +286,5 @@ def _record(row: RowMapping) -> RunRecord:
             row["estimated"],
         ),
         events=row["events"],
+        effects=row["effects"],
     )

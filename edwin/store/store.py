@@ -38,7 +38,9 @@ class _Note(NamedTuple):
     def over(self, found: KeptRun) -> KeptRun:
         """Return *found* as it is when this is written."""
         fingerprint = b"" if self.release else found.fingerprint
-        return KeptRun(self.record, fingerprint, self.outcome or found.outcome)
+        effects = self.record.effects or found.record.effects
+        record = self.record._replace(effects=effects)
+        return KeptRun(record, fingerprint, self.outcome or found.outcome)
 
 
 class Store(People):
@@ -271,7 +273,11 @@ class Store(People):
     async def open(
         self, record: RunRecord, *, key: IdempotencyKey | None = None
     ) -> None:
-        """Write the line of a run without a session; durable on return.
+        """Write the line of a run that has not ended; durable on return.
+
+        Of a run without a session it is the first line.  Of any run that has one,
+        it is how its ``effects`` are marked: no later write takes that back, and
+        beside the line nothing changes.
 
         *key* is as for :meth:`begin`.  Cancelling the caller does not take it back.
 

@@ -20,10 +20,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """The Alembic revision these tables are."""
 
 OPEN = text("state IN ('queued', 'running')")
@@ -88,6 +89,7 @@ runs = Table(
     Column("estimated", Boolean, nullable=False),
     Column("delivered", Boolean, nullable=False),
     Column("events", Integer, nullable=False, server_default=_ZERO),
+    Column("effects", Boolean, nullable=False, server_default=false()),
     Index("runs_by_time", "created_at"),
     Index("runs_by_principal", "principal", "created_at"),
     Index("runs_by_session", "principal", "agent", "session_key", "created_at"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 
 class ToolFailed(Exception):
@@ -61,6 +61,26 @@ class Tool:
     call: Callable[[Mapping[str, Any], ToolContext], Awaitable[str]]
     idempotent: bool = False
     timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """How a server of tools is doing.
+
+    Attributes:
+        label: What it is called in the log and for admins; without secrets.
+        state: ``ready``: its tools can be called.
+        tools: How many tools it has; None: it has not said yet.
+        restarts: How often it was started again.
+        error: Why it is not ready, in one line; None: it is, or nothing went wrong.
+
+    """
+
+    label: str
+    state: Literal["starting", "ready", "restarting", "stopped"]
+    tools: int | None = None
+    restarts: int = 0
+    error: str | None = None
 
 
 class Toolset(Protocol):

@@ -50,13 +50,15 @@ class TurnFinished:
     """One provider call came to its end; *usage* is None where it gave none.
 
     What a provider's stream ends with.  The executor passes it on as an event with
-    the whole assistant *message* and a usage, estimated if need be.
+    the whole assistant *message* and a usage, estimated if need be.  One that does not
+    *count* cost what it says, but its message is no part of the answer.
     """
 
     finish_reason: str
     usage: Usage | None = None
     message: Message | None = None
     logprobs: Mapping[str, Any] | None = None
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

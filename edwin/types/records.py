@@ -39,6 +39,8 @@ class RunRecord(NamedTuple):
         created_at: Unix seconds; *started_at* and *finished_at* likewise, or None.
         first_delta_ms: From creation to the first delta, or None.
         events: Number of its last event; 0 if it is not known.
+        effects: Whether it has begun something that must not be done twice: nobody
+            carries it out again.
 
     """
 
@@ -54,6 +56,7 @@ class RunRecord(NamedTuple):
     error_code: str | None = None
     usage: Usage = Usage()
     events: int = 0
+    effects: bool = False
 
 
 class KeptRun(NamedTuple):

@@ -113,6 +113,11 @@ class Agent:
     structured_retries: int = 0
     python: str | None = None
 
+    @property
+    def acts(self) -> bool:
+        """Whether it can do more than answer: with tools, or as code of its own."""
+        return bool(self.tools) or self.python is not None
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:

@@ -87,10 +87,19 @@ def _told(event: Event) -> tuple[str, dict[str, Any]]:
             return "run.queued", {"position": position}
         case RunStarted():
             return "run.started", {}
-        case ToolStarted(call_id, name):
-            return "tool.started", {"call_id": call_id, "name": name}
-        case ToolFinished(call_id, name, error):
-            return "tool.finished", {"call_id": call_id, "name": name, "error": error}
+        case ToolStarted(call_id, name, arguments):
+            return "tool.started", {
+                "call_id": call_id,
+                "name": name,
+                "arguments": arguments,
+            }
+        case ToolFinished(call_id, name, error, result):
+            return "tool.finished", {
+                "call_id": call_id,
+                "name": name,
+                "error": error,
+                "result": result,
+            }
         case TurnFinished(reason, usage):
             counts = None if usage is None else usage_object(usage)
             return "turn.finished", {"finish_reason": reason, "usage": counts}

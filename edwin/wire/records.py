@@ -48,6 +48,7 @@ def run_object(
         "error": _error(record, end),
         "request_id": record.request_id,
         "events": record.events,
+        "effects": record.effects,
         "message": end.message or None if isinstance(end, RunFinished) else None,
     }
 

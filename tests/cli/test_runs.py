@@ -64,6 +64,23 @@ async def test_cli_runs_show(kept, command, settle):
     assert known["run"] == run["id"] and known["state"] == "finished"
     assert known["session"] == "talk" and known["request"] == run["request_id"]
     assert answer == "A bell: \\x07\n"
+    assert "effects" not in known
+
+
+@pytest.mark.gen_test
+async def test_cli_runs_show_effects(kept, command, settle):
+    """``show`` says of a run that nobody carries it out again."""
+    async with HttpClient(kept.url, TOKEN) as client:
+        begun = await client.start_run(chat("Hi"))
+        assert [e async for e in client.run_events(begun["id"])]
+    run = kept.gateway.engine.find(begun["id"])
+    run.effects = True
+    await kept.gateway.store.open(run.record())
+    await settle()
+    result = await command("runs", "show", begun["id"])
+    (line,) = (x for x in result.stdout.splitlines() if x.startswith("effects"))
+    assert "nobody carries it out again" in line
+    assert lines(await command("runs", "show", begun["id"], "--json"))[0]["effects"]
 
 
 @pytest.mark.gen_test

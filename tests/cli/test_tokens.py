@@ -41,11 +41,12 @@ async def test_cli_token_documents(kept, command, settle):
     (made,) = lines(
         await command(
             *("token", "create", "ann", "--scope", "admin", "--json", *options),
-            *("--expires", "2199-01-31"),
+            *("--expires", "2199-01-31", "--tools", "papers_*", "--tools", "clock"),
         )
     )
     SCHEMAS.check("tokens/token", made)
     assert (made["agents"], made["limits"]["requestsPerMinute"]) == (["main"], 5)
+    assert made["tools"] == ["papers_*", "clock"]
     (page,) = lines(await command("token", "list", "--json"))
     SCHEMAS.check("tokens/token_list", page)
     assert [(x["id"], x["token"]) for x in page["data"]] == [("ann", None)]
@@ -76,11 +77,13 @@ async def test_cli_token_refuses(kept, command, words):
 async def test_cli_token_for_the_configuration(kept, command):
     """What is printed for the configuration lets the printed token in."""
     made = await command(
-        "token", "create", "ci", "--scope", "runs:read", "--for-config"
+        *("token", "create", "ci", "--scope", "runs:read", "--for-config"),
+        *("--tools", "papers_*"),
     )
     head, _, text = made.stdout.partition("\n")
     config = from_document(yaml.safe_load(text))
     auth = Authenticator(config.gateway.auth, token="another")
     principal, _ = auth.by_secret(head.removeprefix("# ").encode(), "127.0.0.1")
     assert principal.id == "ci" and principal.scopes == {"runs:read"}
+    assert principal.tools == ("papers_*",)
     assert not lines(await command("token", "list", "--json"))[0]["data"]

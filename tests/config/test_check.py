@@ -112,7 +112,8 @@ def lines(tmp_path: Any, text: str, **environ: str) -> list[str]:
          " 'edwinx' cannot be used; use a name that does not begin with edwin or"
          " agent:, nor begin or end with a blank"),
         ("models: {providers: {x: }}", "1: models.providers.x.api: is missing; write"
-         " openai-completions, local, scripted, or package.module:Class"),
+         " openai-completions, anthropic-messages, local, scripted, or"
+         " package.module:Class"),
         ("models: {providers: {x/y: {api: local}}}", "1: models.providers.'x/y': cannot"
          " stand here; use letters, digits, '_', '.' and '-', at most 64, beginning"
          " with a letter or digit"),

@@ -262,6 +262,8 @@ def test_config_providers_have_the_shipped_defaults():
                         "apiKey": "${NONE}",
                         "headers": {"X-A": "b", "X-C": "${NONE}"},
                         "idleSeconds": 0.5,
+                        "maxConcurrent": 4,
+                        "breaker": {"failures": 0},
                         "options": {"deep": {"er": [1]}},
                     },
                     "empty": {"api": "scripted", "apiKey": ""},
@@ -276,6 +278,9 @@ def test_config_providers_have_the_shipped_defaults():
     assert (other.base_url, other.api_key) == ("http://[::1]:8000/v1", None)
     assert other.headers == {"X-A": "b"}
     assert (other.eager, other.retries, other.idle_seconds) == (False, 2, 0.5)
+    assert (other.max_concurrent, other.breaker.failures) == (4, 0)
+    assert (local.max_concurrent, local.breaker.failures) == (0, 20)
+    assert local.breaker.seconds == other.breaker.seconds == 15
     assert other.options == {"deep": {"er": [1]}}
     assert config.providers["empty"].api_key is None
 

@@ -256,6 +256,54 @@ async def test_runs_cancel(client):
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("fields", [{}, {"user": "ann"}])
+async def test_runs_show_effects(make_gateway, tmp_path, fields):
+    """What was begun and must not be done twice shows: live, ended, after a restart."""
+    served = await make_gateway(state_dir=tmp_path / "s")
+    client = Client(served)
+    served.upstream.hang(["half"], then=["end"])
+    call = asyncio.ensure_future(client.chat("go", **fields))
+    await served.upstream.arrival()
+    (live,) = (await listed(client))["data"]
+    assert live["effects"] is False
+    run = served.gateway.engine.find(live["id"])
+    run.effects = True
+    await served.gateway.store.open(run.record())
+    assert (await show(client, run.id))["effects"] is True
+    served.upstream.release()
+    assert (await call).status == 200
+    assert (await client.chat("next", **fields)).status == 200
+    await served.stop()
+    served = await make_gateway(state_dir=tmp_path / "s")
+    other, ended = (await listed(Client(served)))["data"]
+    assert (ended["id"], ended["state"], ended["effects"]) == (
+        run.id,
+        "finished",
+        True,
+    )
+    assert other["effects"] is False
+
+
+@pytest.mark.gen_test
+async def test_runs_kept_outcomes_have_effects(make_gateway, tmp_path):
+    """The kept outcome of a run that began such a thing is shown with it."""
+    served = await make_gateway(state_dir=tmp_path / "s")
+    served.upstream.hang(["half"], then=["end"])
+    begun = await begin(Client(served), "go")
+    run = served.gateway.engine.find(begun["id"])
+    await served.upstream.arrival()
+    run.effects = True
+    await served.gateway.store.open(run.record())
+    served.upstream.release()
+    await run.wait()
+    await served.stop()
+    served = await make_gateway(state_dir=tmp_path / "s")
+    shown = await show(Client(served), begun["id"])
+    assert (shown["state"], shown["effects"]) == ("finished", True)
+    assert shown["message"]["content"] == "halfend"
+
+
+@pytest.mark.gen_test
 async def test_runs_cancel_one_that_waits(client):
     """A run that waits never begins; those before and behind it do not notice."""
     upstream = client.served.upstream

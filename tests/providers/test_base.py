@@ -71,6 +71,8 @@ def test_providers_may_be_somebody_elses(own):
         "edwin.providers.scripted:Missing",
         "edwin.providers.scripted:asyncio",
         "edwin.providers.base:Provider",
+        "http",
+        "edwin.providers.http:HttpProvider",
         "edwin.errors:ConfigError",
     ],
 )
@@ -78,7 +80,8 @@ def test_providers_unknown_are_refused(api):
     """An api nobody has is a configuration error that names those there are."""
     with pytest.raises(ConfigError) as caught:
         provider_class(api)
-    assert "openai-completions, local, scripted" in caught.value.message
+    kinds = "openai-completions, anthropic-messages, local, scripted"
+    assert kinds in caught.value.message
 
 
 def test_providers_name_the_package_they_lack(own):

@@ -37,8 +37,10 @@ PIECES = objects(
 MESSAGES = objects(
     content=VALUES | st.lists(PARTS),
     reasoning=VALUES,
+    reasoning_details=st.lists(PARTS) | VALUES,
     refusal=VALUES,
     tool_calls=st.lists(PIECES),
+    function_call=VALUES,
 )
 CHOICES = objects(index=SCALARS, delta=MESSAGES, logprobs=VALUES, finish_reason=SCALARS)
 
@@ -74,6 +76,20 @@ def tools(*pieces: dict[str, Any]) -> list[Any]:
         ({"reasoning_content": "hm"}, [ReasoningDelta("hm")]),
         ({"reasoning": "hm", "content": "a"}, [ReasoningDelta("hm"), TextDelta("a")]),
         ({"reasoning": {"odd": 1}, "content": "a"}, [TextDelta("a")]),
+        (
+            {"reasoning": None, "reasoning_details": [{"text": "h"}, {"summary": "m"}]},
+            [ReasoningDelta("hm")],
+        ),
+        (
+            {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]},
+            [],
+        ),
+        ({"reasoning_details": "odd", "content": "a"}, [TextDelta("a")]),
+        (
+            {"content": [{"type": "thinking", "thinking": "hm"}]},
+            [ReasoningDelta("hm")],
+        ),
+        ({"content": [{"type": "thinking", "thinking": []}]}, []),
         (
             {
                 "content": [
@@ -116,14 +132,18 @@ def test_chunks_ignore_other_choices():
     [
         ("stop", "stop"),
         ("length", "length"),
-        ("tool_calls", "tool_calls"),
         ("content_filter", "content_filter"),
-        ("function_call", "function_call"),
         ("STOP", "stop"),
         ("eos", "stop"),
+        ("anything", "stop"),
         ("MAX_TOKENS", "length"),
         ("model_length", "length"),
         ("SAFETY", "content_filter"),
+        ("content_filter: PROHIBITED_CONTENT", "content_filter"),
+        # Nothing was called.
+        ("tool_calls", "stop"),
+        ("tool_use", "stop"),
+        ("function_call", "stop"),
     ],
 )
 def test_chunks_translate_finish_reasons(said, understood):
@@ -135,10 +155,26 @@ def test_chunks_finish_with_tool_calls():
     """An answer that calls tools ends with ``tool_calls``, but not when cut short."""
     call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
     calling = chunk({"tool_calls": [call]})
-    stop, length = (chunk({}, finish_reason=said) for said in ("stop", "length"))
-    assert decode(calling, stop)[-1].finish_reason == "tool_calls"
+    for said in ("stop", "tool_calls", "tool_use", "function_call"):
+        end = decode(calling, chunk({}, finish_reason=said))[-1]
+        assert end.finish_reason == "tool_calls"
+    length = chunk({}, finish_reason="length")
     assert decode(calling, length)[-1].finish_reason == "length"
     assert decode(calling, b"[DONE]")[-1].finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("end", [b"[DONE]", chunk({}, finish_reason="stop")])
+@pytest.mark.parametrize("arguments", [None, ""])
+def test_chunks_give_a_tool_call_arguments(arguments, end):
+    """A call that ends without arguments gets ``{}``, once; one cut off does not."""
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}
+    calling = chunk({"tool_calls": [call]})
+    begun = ToolCallDelta(0, "c", "f", "")
+    filled = [begun, ToolCallDelta(0, None, None, "{}"), TurnFinished("tool_calls")]
+    assert decode(calling, end) == filled
+    assert decode(calling, chunk({}, finish_reason="stop"), end) == filled
+    length = chunk({}, finish_reason="length")
+    assert decode(calling, length) == [begun, TurnFinished("length")]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +212,11 @@ def test_chunks_know_when_an_answer_is_complete(events, complete):
         ({"prompt_tokens": 7, "completion_tokens": "many"}, Usage(7)),
         ({"prompt_tokens": 0, "completion_tokens": 0}, None),
         ({"prompt_tokens": -1}, None),
+        # Thinking that only the total has.
+        (
+            {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 40},
+            Usage(7, 33),
+        ),
         ("none", None),
         (None, None),
     ],
@@ -246,6 +287,23 @@ def test_chunks_stream_tool_calls():
             ],
             id="the name in each piece, arguments that are no string",
         ),
+        pytest.param(
+            [
+                {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{"}},
+                {"function": {"arguments": "}"}},
+                {"extra_content": {"google": {}}},
+                {"index": 0, "id": "b", "function": {"name": "g", "arguments": "[]"}},
+            ],
+            id="no index in later pieces, metadata in between",
+        ),
+        pytest.param(
+            [
+                {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{"}},
+                {"index": 0, "id": "", "function": {"name": "", "arguments": "}"}},
+                {"index": 0, "id": "b", "function": {"name": "g", "arguments": "[]"}},
+            ],
+            id="empty id and name in later pieces",
+        ),
     ],
 )
 def test_chunks_tell_tool_calls_apart(pieces):
@@ -260,10 +318,52 @@ def test_chunks_tell_tool_calls_apart(pieces):
 def test_chunks_give_tool_calls_an_id():
     """A call that comes without an id gets one; a name without one is a new call."""
     call = {"function": {"name": "f", "arguments": {"x": 1}}}
-    assert tools(call, call) == [
+    found = [
         ToolCallDelta(0, "made-1", "f", '{"x":1}'),
         ToolCallDelta(1, "made-2", "f", '{"x":1}'),
     ]
+    assert tools(call, call) == found
+    assert tools(call | {"index": 0}, call | {"index": 0}) == found
+
+
+@pytest.mark.parametrize("id", [None, "a"])
+def test_chunks_take_a_name_said_again_for_the_same_call(id):
+    """Until its arguments are whole, a name that comes again begins no call."""
+    piece = {"index": 0, "id": id}
+    found = tools(
+        piece | {"function": {"name": "f", "arguments": '{"x"'}},
+        piece | {"function": {"name": "f", "arguments": ":{}}"}},
+        piece | {"function": {"name": "f", "arguments": ""}},
+        piece | {"function": {"name": "f", "arguments": "{}"}},
+    )
+    assert [(delta.index, delta.arguments) for delta in found] == [
+        (0, '{"x"'),
+        (0, ":{}}"),
+        (1, "{}"),
+    ]
+
+
+def test_chunks_do_not_take_a_brace_for_an_end():
+    """What looks like whole arguments may go on, and what looks like new ones."""
+    pieces = ['{"s":', '{"t": "}', '{"}', "}"]
+    found = tools(*({"function": {"name": "f", "arguments": p}} for p in pieces))
+    assert [(delta.index, delta.arguments) for delta in found] == [
+        (0, piece) for piece in pieces
+    ]
+
+
+@pytest.mark.parametrize("key", ["delta", "message"])
+def test_chunks_read_the_form_before_tool_calls(key):
+    """A ``function_call`` is a tool call, unless the same is there as one."""
+    legacy = {"name": "f", "arguments": "{}"}
+    call = {"index": 0, "id": "a", "function": legacy}
+    for calls, id in (([], "made-1"), ([call], "a")):
+        message = {"function_call": legacy, "tool_calls": calls}
+        event = json.dumps({"choices": [{key: message, "finish_reason": "stop"}]})
+        assert decode(event.encode()) == [
+            ToolCallDelta(0, id, "f", "{}"),
+            TurnFinished("tool_calls"),
+        ]
 
 
 def test_chunks_hold_a_tool_call_until_its_name():
@@ -309,7 +409,20 @@ def test_chunks_read_a_whole_answer():
         ),
         ({"error": "sorry"}, "sorry"),
         ({"object": "error", "code": 1}, {"object": "error", "code": 1}),
-        ({"choices": [{"delta": {}, "finish_reason": "error"}]}, None),
+        ({"error": {"error": {"code": 502}}}, {"code": 502}),
+        ({"type": "error", "message": "m"}, {"type": "error", "message": "m"}),
+        (
+            {"error_type": "t", "error_message": "m"},
+            {"type": "t", "message": "m"},
+        ),
+        (
+            {"choices": [{"finish_reason": "error", "error": {"code": 5}}]},
+            {"code": 5},
+        ),
+        (
+            {"choices": [{"delta": {}, "finish_reason": "ABORT"}]},
+            {"code": 502, "message": "the finish reason is ABORT"},
+        ),
     ],
 )
 def test_chunks_recognise_errors(event, error):
@@ -350,6 +463,31 @@ def test_chunks_refuse_other_shapes(event):
     """What is no chunk is refused, however it is malformed."""
     with pytest.raises(MalformedAnswer):
         decoder().feed(event)
+
+
+def test_chunks_show_what_cannot_be_read():
+    """The log gets the words that came instead of a chunk, a few of them."""
+    with pytest.raises(MalformedAnswer, match=r"Internal Server Error x+$") as caught:
+        decoder().feed(b"Internal Server Error " + b"x" * 10_000)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("document", [{"message": {"content": "a"}}, {"response": ""}])
+def test_chunks_know_an_answer_of_ollamas_own_api(document):
+    """Ollama's other API is told by its ``done``."""
+    with pytest.raises(ErrorAnswer) as caught:
+        decoder().feed(json.dumps({"model": "m", "done": False} | document).encode())
+    assert caught.value.error["code"] == "ollama_native_api"
+
+
+@pytest.mark.parametrize("event", [b"", b"  ", b"\n"])
+def test_chunks_skip_blanks(event):
+    """An event of blanks says nothing, and blanks around [DONE] change nothing."""
+    answer = decoder()
+    assert answer.feed(event) == []
+    assert not answer.done
+    assert answer.feed(b" [DONE]" + event) == []
+    assert answer.done
 
 
 @given(st.lists(CHOICES, max_size=3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -47,7 +48,11 @@ def test_sse_does_not_depend_on_the_cuts_of_the_network(cuts):
     assert [event.decode() for event in split(*pieces)] == EVENTS
 
 
-@given(st.lists(st.sampled_from([b"\n", b"\r", b"a", b":", b"data: x"])))
+ODD = [b"\n", b"\r", b"a", b":", b"data: x", b"{", b"}", b'{"b": 1}\n', b"\xef\xbb\xbf"]
+ODD += [b"event: error\n", b"error: x"]
+
+
+@given(st.lists(st.sampled_from(ODD)))
 def test_sse_does_not_depend_on_the_cuts_of_any_bytes(parts):
     """The same holds for streams nobody would send."""
     stream = b"".join(parts)
@@ -75,6 +80,67 @@ def test_sse_refuses_an_endless_event():
     assert splitter.feed(b"data: good\n\ndata: " + b"x" * 200) == [b"good"]
     with pytest.raises(TooLong, match="100 bytes"):
         splitter.feed(b"x")
+
+
+@pytest.mark.parametrize(
+    ("stream", "event"),
+    [
+        (b'event: error\ndata: {"error": {"code": 1}}\n\n', b'{"error": {"code": 1}}'),
+        (b'event: error\ndata: {"code": 1}\n\n', b'{"error":{"code": 1}}'),
+        (b'data: {"code": 1}\nevent: error\n\n', b'{"error":{"code": 1}}'),
+        (b'event:error\ndata: all "lost"\n\n', b'{"error":"all \\"lost\\""}'),
+        (b'error: {"code": 1}\n\n', b'{"error":{"code": 1}}'),
+    ],
+)
+def test_sse_makes_error_events_error_objects(stream, event):
+    """An event that is called an error is one, whatever its data looks like."""
+    assert split(stream) == [event]
+    assert split(b"event: error\n\nevent: error\ndata:\n\n") == []
+
+
+def test_sse_gives_json_lines_at_once():
+    """JSON documents line by line, in place of events, are given as they come."""
+    splitter = EventSplitter()
+    assert splitter.feed(b'{"a": 1}') == []
+    assert splitter.feed(b'\n{"b": 2}\n{"c"') == [b'{"a": 1}', b'{"b": 2}']
+    assert splitter.feed(b": 3}\n\ndata: x\n\n") == [b'{"c": 3}', b"x"]
+    assert splitter.finish() == []
+
+
+def test_sse_gives_a_json_document_in_several_lines():
+    """One document in place of events is given whole, at the end."""
+    document = b'{\n  "a": [\n    1\n  ]\n}\n'
+    assert split(document) == [document]
+    assert split(document + b"\ndata: x\n\n") == [document[:-1], b"x"]
+
+
+def test_sse_reads_a_document_in_many_pieces_once():
+    """A document of many lines in many pieces takes no longer for each of them."""
+    splitter = EventSplitter()
+    lines = [b"{\n", *[b'"k": "v",\n'] * 100_000, b'"k": 1}\n']
+    began = time.process_time()
+    assert [event for line in lines for event in splitter.feed(line)] == []
+    assert splitter.finish() == [b"".join(lines)]
+    assert time.process_time() - began < 5
+
+
+def test_sse_gives_stray_text_where_nothing_else_comes():
+    """Text in place of a stream is given, a little of it; beside events it is not."""
+    assert split(b"no healthy upstream\n") == [b"no healthy upstream\n"]
+    assert split(b"x" * 1000) == [b"x" * 200]
+    assert split(b"no healthy upstream\n\ndata: x\n\n") == [b"x"]
+    assert split(b"data: x\n\nno healthy upstream\n\n") == [b"x"]
+    assert split(b": a comment\n\nretry: 5\n\n") == []
+
+
+def test_sse_reads_a_stream_with_the_type_of_a_body():
+    """A stream that calls itself JSON is read as the stream that it is."""
+    body = WholeBody()
+    assert body.feed(b"\n: hello\n\ndata: a\n\ndata: b") == []
+    assert body.finish() == [b"a", b"b"]
+    body = WholeBody()
+    body.feed(b"\xef\xbb\xbf{}")
+    assert body.finish() == [b"{}", b"[DONE]"]
 
 
 def test_sse_takes_a_whole_body():

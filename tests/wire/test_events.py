@@ -53,16 +53,25 @@ TOLD = [
         "tool_call.delta",
         {"index": 1, "id": None, "name": None, "arguments": "{}"},
     ),
-    (ToolStarted("c", "f"), "tool.started", {"call_id": "c", "name": "f"}),
     (
-        ToolFinished("c", "f", "no such file"),
-        "tool.finished",
-        {"call_id": "c", "name": "f", "error": "no such file"},
+        ToolStarted("c", "f", '{"é":1}'),
+        "tool.started",
+        {"call_id": "c", "name": "f", "arguments": '{"é":1}'},
     ),
     (
-        ToolFinished("c", "f"),
+        ToolFinished("c", "f", "no such file", "Error: no such file é"),
         "tool.finished",
-        {"call_id": "c", "name": "f", "error": None},
+        {
+            "call_id": "c",
+            "name": "f",
+            "error": "no such file",
+            "result": "Error: no such file é",
+        },
+    ),
+    (
+        ToolFinished("c", "f", None, "12:30"),
+        "tool.finished",
+        {"call_id": "c", "name": "f", "error": None, "result": "12:30"},
     ),
     (
         TurnFinished("stop", Usage(3, 2), HELLO),
