@@ -109,6 +109,8 @@ def _print(run: Document, *, as_json: bool) -> None:
         return
     names = (name.lower() for name in HEAD)
     pairs = [*zip(names, _row(run), strict=True), ("request", run["request_id"])]
+    if run["tool_calls"]:
+        pairs.append(("tool calls", str(run["tool_calls"])))
     if run["effects"]:
         pairs.append(("effects", "yes: nobody carries it out again"))
     error = run["error"]

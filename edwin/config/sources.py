@@ -246,11 +246,11 @@ def _agents(tree: Node) -> Mapping[str, Agent]:
 
 
 def _merged(defaults: Node, item: Node) -> Node:
-    """Return an agent's entry over the defaults; its own code has instructions in it."""
+    """Return an agent's entry over the defaults; code has its instructions in it."""
     merged = merge(defaults, item)
-    if find(item, ("python",)) is None or find(item, ("instructions",)) is not None:
-        return merged
-    return merge(merged, from_python({"instructions": ""}, "python", FILE))
+    if find(item, ("python",)) and not find(item, ("instructions",)):
+        return merge(merged, from_python({"instructions": ""}, "python", FILE))
+    return merged
 
 
 def _agent(item: Mapping[str, Any]) -> Agent:

@@ -258,6 +258,7 @@ class Carrier:
                         run.usage += event.usage or Usage()
                     elif isinstance(event, ToolFinished):
                         answer.finished_tool(event)
+                        run.tool_calls += 1
                     elif not isinstance(event, ToolStarted):
                         self._metrics.deltas += 1
                     if run.first_delta_ms is None:

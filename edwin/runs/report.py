@@ -52,5 +52,6 @@ def ended(run: Run, metrics: Metrics) -> None:
         "total_ms": milliseconds(run.created_at, run.finished_at),
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
+        "tool_calls": run.tool_calls,
     }
     _log.info("run", extra={"fields": fields})

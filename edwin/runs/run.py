@@ -52,6 +52,7 @@ class Run:
         sealed: Whether its end is decided, so that nothing can stop it any more.
         released: Whether its idempotency key is free again: it was refused.
         effects: Whether it has begun something that must not be done twice.
+        tool_calls: How many calls of its agent's own tools have come back.
         created_at: Unix seconds; *started_at* and *finished_at* likewise, or None.
 
     """
@@ -82,6 +83,7 @@ class Run:
         self.sealed = False
         self.released = False
         self.effects = False
+        self.tool_calls = 0
         self.begun: asyncio.Future[None] | None = None
         if request.stateful or request.kept:
             self.begun = asyncio.get_running_loop().create_future()
@@ -109,6 +111,7 @@ class Run:
         run.finished_at = record.finished_at
         run.first_delta_ms = record.first_delta_ms
         run.sealed, run.effects = True, record.effects
+        run.tool_calls = record.tool_calls
         for event in events:
             run.emit(event)
         if isinstance(run.end, RunFailed):
@@ -254,6 +257,7 @@ class Run:
             # Its end is yet to come when it is decided, and is written with the rest.
             events=self.last + (self.sealed and self.end is None),
             effects=self.effects,
+            tool_calls=self.tool_calls,
         )
 
     def joined(self, reader: Reader) -> None:

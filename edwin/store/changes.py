@@ -128,6 +128,7 @@ _RUN_CHANGES = (
     "estimated",
     "events",
     "effects",
+    "tool_calls",
 )
 
 
@@ -332,4 +333,5 @@ def _run(record: RunRecord) -> tuple[Step, Row]:
         False,
         record.events,
         record.effects,
+        record.tool_calls,
     )

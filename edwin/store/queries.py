@@ -287,4 +287,5 @@ def _record(row: RowMapping) -> RunRecord:
         ),
         events=row["events"],
         effects=row["effects"],
+        tool_calls=row["tool_calls"],
     )

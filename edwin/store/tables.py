@@ -90,6 +90,7 @@ runs = Table(
     Column("delivered", Boolean, nullable=False),
     Column("events", Integer, nullable=False, server_default=_ZERO),
     Column("effects", Boolean, nullable=False, server_default=false()),
+    Column("tool_calls", Integer, nullable=False, server_default=_ZERO),
     Index("runs_by_time", "created_at"),
     Index("runs_by_principal", "principal", "created_at"),
     Index("runs_by_session", "principal", "agent", "session_key", "created_at"),

@@ -41,6 +41,7 @@ class RunRecord(NamedTuple):
         events: Number of its last event; 0 if it is not known.
         effects: Whether it has begun something that must not be done twice: nobody
             carries it out again.
+        tool_calls: How many calls of its agent's own tools have come back.
 
     """
 
@@ -57,6 +58,7 @@ class RunRecord(NamedTuple):
     usage: Usage = Usage()
     events: int = 0
     effects: bool = False
+    tool_calls: int = 0
 
 
 class KeptRun(NamedTuple):

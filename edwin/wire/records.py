@@ -49,6 +49,7 @@ def run_object(
         "request_id": record.request_id,
         "events": record.events,
         "effects": record.effects,
+        "tool_calls": record.tool_calls,
         "message": end.message or None if isinstance(end, RunFinished) else None,
     }
 

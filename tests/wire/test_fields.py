@@ -59,15 +59,28 @@ def test_fields_are_the_official_37():
 @pytest.mark.parametrize("name", FIELDS)
 async def test_fields_do_what_the_table_says(client, name):
     """Forwarded fields go up unchanged, refused ones are 400, the others stay here."""
-    answer = await client.chat(**{name: VALUES[name]})
+    # Without tools there is nothing to choose, and not every text is JSON.
+    tools = VALUES["tools"] if name in ("tool_choice", "parallel_tool_calls") else None
+    client.served.upstream.reply("{}")
+    answer = await client.chat(**{"tools": tools, name: VALUES[name]})
     if FIELDS[name] == "refused":
         assert (answer.status, answer.error["param"]) == (400, name)
         return
     assert answer.status == 200, answer.body
     body = client.served.upstream.requests[-1].body
-    assert set(body) - OURS == ({name} if FIELDS[name] == "forwarded" else set())
+    beside = OURS | ({"tools"} if tools else set())
+    assert set(body) - beside == ({name} if FIELDS[name] == "forwarded" else set())
     if FIELDS[name] == "forwarded":
         assert body[name] == VALUES[name]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("name", ["tool_choice", "parallel_tool_calls"])
+async def test_fields_that_need_tools(client, name):
+    """What is said of tools goes up only where there are some."""
+    answer = await client.chat(**{name: VALUES[name]})
+    assert answer.status == 200, answer.body
+    assert set(client.served.upstream.requests[-1].body) <= OURS
 
 
 @pytest.mark.gen_test
