@@ -19,13 +19,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from edwin.errors import ConfigError, ProviderError, ProviderUnavailable, shorten
+from edwin.errors import (
+    ConfigError,
+    InvalidRequest,
+    ProviderError,
+    ProviderUnavailable,
+    shorten,
+)
 from edwin.providers import llama_child
 from edwin.providers.openai_completions import OpenAICompletions
 from edwin.types import Delta, ModelRequest, TurnFinished
 
 if TYPE_CHECKING:
     from edwin.config import ProviderConfig
+
+# What a model that knows no tools can keep to.
+_FREE = (None, "none", "auto")
 
 log = logging.getLogger("edwin.providers")
 
@@ -113,6 +122,14 @@ class LocalProvider:
                 f"provider {self.name!r} has no model {shorten(request.model)!r}; its "
                 f"only one is {MODEL!r}",
                 should_retry=False,
+            )
+        if self._path is None and request.params.get("tool_choice") not in _FREE:
+            # It would answer as if nothing had been asked for.
+            raise InvalidRequest(
+                "Unsupported value: 'tool_choice': the embedded model calls no tools; "
+                "use 'auto' or 'none', or an agent with another model.",
+                param="tool_choice",
+                code="unsupported_value",
             )
         for message in request.messages:
             content = message.get("content")

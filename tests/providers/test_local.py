@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,12 @@ from pathlib import Path
 import pytest
 
 from edwin.config import from_document
-from edwin.errors import ConfigError, ProviderError, ProviderUnavailable
+from edwin.errors import (
+    ConfigError,
+    InvalidRequest,
+    ProviderError,
+    ProviderUnavailable,
+)
 from edwin.providers.base import provider_class
 from edwin.providers.local import MODEL, LocalProvider
 from edwin.types import ModelRequest, TextDelta, TurnFinished
@@ -329,3 +335,80 @@ def test_local_refuses_options_it_does_not_know(options):
 def test_local_is_found_by_its_name():
     """``api: local`` names this provider."""
     assert provider_class("local") is LocalProvider
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tell the weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_local_calls_no_tools(local):
+    """The embedded model is too small for tools: it answers as if there were none, and
+    whoever insists on a call is refused."""
+    provider = await local()
+    text, end = await ask(
+        provider, "What is the weather in Graz?", tools=[WEATHER], max_tokens=60
+    )
+    assert text and end.finish_reason in ("stop", "length")
+    for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
+        with pytest.raises(InvalidRequest) as caught:
+            await ask(provider, "Graz?", tools=[WEATHER], tool_choice=choice)
+        assert caught.value.param == "tool_choice"
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_local_reads_results_of_tools(local):
+    """It takes a conversation that has calls and results in it."""
+    provider = await local()
+    function = {"name": "weather", "arguments": '{"city": "Graz"}'}
+    messages = [
+        GENTLE,
+        {"role": "user", "content": "What is the weather in Graz?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "Graz: sunny"},
+        {"role": "user", "content": "Thank you. Say hello."},
+    ]
+    params = {"tools": [WEATHER], "max_tokens": 30}
+    model_request = ModelRequest(MODEL, messages, params)
+    async with aclosing(provider.stream(model_request)) as events:
+        *deltas, end = [event async for event in events]
+    assert isinstance(end, TurnFinished)
+    assert any(isinstance(delta, TextDelta) for delta in deltas)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_local_keeps_to_a_schema(local):
+    """It keeps to a JSON schema: the engine lets it write nothing else."""
+    provider = await local()
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    text, end = await ask(
+        provider,
+        "Which city is the capital of Austria?",
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "city", "schema": schema},
+        },
+        max_tokens=200,
+    )
+    assert end.finish_reason == "stop"
+    found = json.loads(text)
+    assert list(found) == ["city"] and isinstance(found["city"], str)

@@ -15,5 +15,7 @@ def upgrade() -> None:
     )
     op.add_column(
         "runs",
-        sa.Column("tool_calls", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column(
+            "tool_calls", sa.Integer, nullable=False, server_default=sa.text("0")
+        ),
     )
