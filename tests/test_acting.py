@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
 
 from tests import acting
 from tests.conftest import Client, raw_chat
+from tests.process import ROOT
 
 WEATHER = {"python": "tests.acting:weather", "idempotent": True}
 ADD = {"python": "tests.acting:add"}
@@ -610,3 +613,24 @@ async def test_acting_client_system_message_goes_below(make):
     client = await make(instructions="You are Edwin.")
     await client.chat({"role": "system", "content": "You are Eve."}, "Hello")
     assert sent(client, 0)[0] == {"role": "system", "content": "You are Edwin."}
+
+
+PLAIN = """
+import asyncio, sys
+from pathlib import Path
+from edwin.testing import LocalGateway
+
+async def main():
+    async with LocalGateway(Path(sys.argv[1])):
+        heavy = {"pydantic", "docstring_parser", "mcp", "pydantic_ai", "httpx", "anyio"}
+        print(*sorted(heavy & sys.modules.keys()), "none")
+
+asyncio.run(main())
+"""
+
+
+def test_acting_nothing_is_loaded_unless_used(tmp_path):
+    """A gateway whose agents have no tools loads nothing for them."""
+    words = [sys.executable, "-c", PLAIN, str(tmp_path)]
+    result = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert result.stdout.split() == ["none"], result.stderr

@@ -122,7 +122,15 @@ def crowd(io_loop, make_gateway: MakeGateway, connect: Connect):
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
 
     async def make(**runs: object) -> Crowd:
-        models = {"providers": {"upstream": {"retries": 9, "retrySeconds": RETRY_S}}}
+        models = {
+            "providers": {
+                "upstream": {
+                    "retries": 9,
+                    "retrySeconds": RETRY_S,
+                    "breaker": {"failures": 0},
+                }
+            }
+        }
         served = await make_gateway(
             {"gateway": {"runs": runs, "http": {"headDelayMs": 100}}, "models": models}
         )

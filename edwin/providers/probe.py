@@ -15,6 +15,7 @@ import orjson
 
 from edwin import __version__
 from edwin.errors import ProviderUnavailable
+from edwin.providers import anthropic_messages
 
 if TYPE_CHECKING:
     from edwin.config import ProviderConfig
@@ -39,7 +40,7 @@ class Seen(NamedTuple):
 
 
 async def probe(config: ProviderConfig, timeout_s: float) -> Seen:
-    """Ask the provider at *config*'s ``baseUrl`` for its models; follows no redirect.
+    """Ask the provider of *config* over HTTP for its models; follows no redirect.
 
     Raises:
         ProviderUnavailable: If it gave no answer in time; the message says why, and
@@ -47,14 +48,18 @@ async def probe(config: ProviderConfig, timeout_s: float) -> Seen:
 
     """
     headers = {"User-Agent": f"edwin-gateway/{__version__}"}
-    if config.api_key:
+    url = config.base_url
+    if config.api == "anthropic-messages":
+        url = anthropic_messages.api_url(config)
+        headers |= anthropic_messages.api_headers(config)
+    elif config.api_key:
         headers["Authorization"] = f"Bearer {config.api_key}"
     try:
         async with (
             asyncio.timeout(timeout_s),
             aiohttp.ClientSession(headers={**headers, **config.headers}) as session,
             session.get(
-                f"{config.base_url}/models",
+                f"{url}/models",
                 allow_redirects=False,
                 proxy=config.options.get("proxy"),
             ) as response,

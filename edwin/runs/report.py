@@ -25,6 +25,12 @@ def ids(run: Run) -> dict[str, Any]:
 
 def ended(run: Run, metrics: Metrics) -> None:
     """Count *run*, and write its line."""
+    count(run, metrics)
+    write_line(run)
+
+
+def count(run: Run, metrics: Metrics) -> None:
+    """Count *run*."""
     assert run.finished_at is not None
     first_ms = run.first_delta_ms
     metrics.run_ended(
@@ -36,6 +42,10 @@ def ended(run: Run, metrics: Metrics) -> None:
         prompt_tokens=run.usage.prompt_tokens,
         completion_tokens=run.usage.completion_tokens,
     )
+
+
+def write_line(run: Run) -> None:
+    """Write the log line of *run*."""
     request, error, usage = run.request, run.error, run.usage
     fields = {
         **request.log_fields,

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from edwin.config import load
 from edwin.errors import (
+    ContentFiltered,
     ContextLengthExceeded,
     EdwinError,
-    InvalidRequest,
     ProviderError,
     ProviderRateLimited,
     ProviderStreamError,
@@ -317,10 +317,10 @@ REFUSALS: dict[str, tuple[type[EdwinError], str]] = {
     "openrouter/no_credit.402.json": (ProviderError, "no credit left"),
     "openrouter/unknown_model.400.json": (ProviderError, "it has no such model"),
     "openrouter/no_tools.404.json": (ProviderError, "cannot use tools with this"),
-    "openrouter/flagged.403.json": (InvalidRequest, "content filter of provider"),
+    "openrouter/flagged.403.json": (ContentFiltered, "content filter of provider"),
     "openrouter/too_long.400.json": (ContextLengthExceeded, "shorten the messages"),
     "openrouter/limited.429.json": (ProviderRateLimited, "called less often"),
-    "azure/filtered.400.json": (InvalidRequest, "content filter of provider"),
+    "azure/filtered.400.json": (ContentFiltered, "content filter of provider"),
     "azure/no_deployment.404.json": (ProviderError, "no deployment of the model's"),
     "azure/wrong_path.404.json": (ProviderError, "baseUrl or the name of the model"),
     "azure/no_key.401.json": (ProviderError, "apiKey is missing or wrong"),
@@ -339,7 +339,7 @@ REFUSALS: dict[str, tuple[type[EdwinError], str]] = {
     "gemini/too_long.400.json": (ContextLengthExceeded, "shorten the messages"),
     "gemini/limited.429.json": (ProviderRateLimited, "called less often"),
     "deepseek/thinking_wanted.400.json": (ProviderError, "wants the model's thinking"),
-    "deepseek/filtered.400.json": (InvalidRequest, "content filter of provider"),
+    "deepseek/filtered.400.json": (ContentFiltered, "content filter of provider"),
     "deepseek/no_credit.402.json": (ProviderError, "no credit left"),
 }
 NAMES = {"llama_cpp": "llama.cpp", "lm_studio": "lm studio"}
@@ -456,7 +456,7 @@ async def test_dialects_of_refusals_are_understood(acme, upstream, name):
     assert events == []
     assert type(error) is kind
     assert words in error.message
-    if kind is InvalidRequest:
+    if kind is ContentFiltered:
         assert (error.status, error.code) == (400, "content_filter")
         assert error.param == "messages"
 

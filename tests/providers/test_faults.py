@@ -7,8 +7,8 @@ import json
 import pytest
 
 from edwin.errors import (
+    ContentFiltered,
     ContextLengthExceeded,
-    InvalidRequest,
     ProviderError,
     ProviderRateLimited,
     ProviderStreamError,
@@ -147,7 +147,7 @@ def test_faults_in_place_of_an_answer(error, kind):
 def test_faults_of_a_content_filter_are_the_requests(status, error):
     """What a provider will not answer is the client's to change, not the provider's."""
     found = fault("acme", status, error)
-    assert type(found) is InvalidRequest
+    assert type(found) is ContentFiltered
     assert (found.status, found.code) == (400, "content_filter")
     assert (found.param, found.should_retry) == ("messages", None)
     assert "acme" in found.message and "words" not in found.message

@@ -28,7 +28,7 @@ from edwin.log import JsonFormatter
 from edwin.metrics import Metrics
 from edwin.monitor import BEAT_S, LoopMonitor
 from edwin.quotas import Quotas
-from edwin.runs.carry import Carrier
+from edwin.runs import report
 from edwin.runs.run import Run
 from edwin.types import (
     OWNER,
@@ -159,7 +159,6 @@ class Parts:
         self.executor = AgentExecutor({"instant": Instant()}, self.metrics)  # type: ignore[dict-item]
         gateway.engine._carrier._executor = self.executor  # type: ignore[attr-defined]
         self.gateway = gateway
-        self.carrier: Carrier = gateway.engine._carrier  # type: ignore[attr-defined]
 
     async def run(self) -> Run:
         """Return a run that came to its end, read by one reader."""
@@ -243,18 +242,18 @@ async def measure(folder: Path, budget: Budget) -> None:
         parts = Parts(gateway)
         run = await parts.run()
         metrics, timed = parts.metrics, budget.timed
-        total = show("metrics: a run", timed(lambda: parts.carrier._count(run)))
+        total = show("metrics: a run", timed(lambda: report.count(run, metrics)))
         total += show("metrics: a request", timed(lambda: count_request(metrics)))
         show("metrics: a delta", timed(lambda: count_delta(metrics)))
         # As in `edwin gateway`, but into nothing.
         log.setup()
         logging.getLogger().handlers.clear()
-        total += show("log line of a run", with_log(parts.carrier, run, timed))
+        total += show("log line of a run", with_log(run, timed))
         logger = logging.getLogger("edwin.runs")
         logger.disabled = True
         whole = statistics.median(await budget.awaited(parts.run))
         alone = await budget.awaited(parts.talk)
-        counted = statistics.median(timed(lambda: parts.carrier._count(run)))
+        counted = statistics.median(timed(lambda: report.count(run, metrics)))
         kept = whole - statistics.median(alone) - counted
         bare = statistics.median(await budget.awaited(task))
         line("a run, less executor and metrics", kept)
@@ -272,7 +271,7 @@ async def measure(folder: Path, budget: Budget) -> None:
 
 
 def with_log(
-    carrier: Carrier, run: Run, timed: Callable[[Callable[[], Any]], list[float]]
+    run: Run, timed: Callable[[Callable[[], Any]], list[float]]
 ) -> list[float]:
     """Return what making and writing the line of *run* takes."""
     logger = logging.getLogger("edwin.runs")
@@ -283,7 +282,7 @@ def with_log(
         logger.setLevel(logging.INFO)
         logger.propagate = False
         try:
-            return timed(lambda: carrier._write_line(run))
+            return timed(lambda: report.write_line(run))
         finally:
             logger.removeHandler(handler)
 
