@@ -196,6 +196,26 @@ async def test_acting_both_kinds_in_one_turn(make, log, stream, carries):
     check_transcript(messages)
 
 
+@pytest.mark.parametrize("resends", [False, True])
+@pytest.mark.gen_test
+async def test_acting_history(make, log, resends):
+    """What the agent's tools did is part of the session, whether the client resends
+    what it saw of it or not."""
+    client = await make(WEATHER)
+    client.served.upstream.reply("Hm.", tool_calls=[call("weather", city="Graz")])
+    client.served.upstream.reply("It is sunny.")
+    first = await client.chat("Weather?", user="ada")
+    assert first.text == "Hm.\n\nIt is sunny."
+    client.served.upstream.reply("Yes.")
+    seen = ("Weather?", {"role": "assistant", "content": first.text}, "Sure?")
+    await client.chat(*(seen if resends else seen[-1:]), user="ada")
+    messages = sent(client, 2)
+    roles = [m["role"] for m in messages]
+    assert roles == ["user", "assistant", "tool", "assistant", "user"]
+    assert messages[2]["content"] == "Graz: sunny"
+    check_transcript(messages)
+
+
 @pytest.mark.parametrize(
     "asked, words",
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from itertools import chain
 
 from edwin.config import ProviderConfig
 from edwin.providers.base import Provider, provider_class
@@ -24,7 +25,7 @@ class ProviderPool:
         self.current: Mapping[str, Provider] = {}
         self.gates: Mapping[str, Gate] = {}
         self._configs: Mapping[str, ProviderConfig] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], list[Provider]] = {}
 
     async def change(
         self,
@@ -68,18 +69,19 @@ class ProviderPool:
         if former:
             retire = _retire(former, idle())
             task = asyncio.create_task(retire, name="retire providers")
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._retiring[task] = former
+            task.add_done_callback(self._retiring.pop)
 
     async def stop(self) -> None:
         """Stop all of them.  Idempotent."""
-        retiring = list(self._retiring)
+        retiring = dict(self._retiring)
         for task in retiring:
             task.cancel()
         if retiring:
             await asyncio.wait(retiring)
         providers, self.current, self.gates = self.current, {}, {}
-        await _stop(providers.values())
+        # Those too whose stopping has just been cancelled halfway.
+        await _stop(chain(providers.values(), *retiring.values()))
 
 
 def _gate(config: ProviderConfig) -> Gate:

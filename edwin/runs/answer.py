@@ -114,9 +114,9 @@ class Answer:
             self._results = {}
 
     def _folded(self, last: Message, reason: str) -> tuple[Message, str]:
-        place = self.messages.index(last)
         said = [m for m in self.messages if m["role"] == "assistant"]
-        done = {m["tool_call_id"] for m in self.messages[place:] if m["role"] == "tool"}
+        place = max(i for i, m in enumerate(self.messages) if m is last)
+        done = {m["tool_call_id"] for m in self.messages[place + 1 :]}
         message: Message = {"role": "assistant", "content": "".join(map(text_of, said))}
         if refusal := last.get("refusal"):
             message["refusal"] = refusal
