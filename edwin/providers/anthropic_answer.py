@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from edwin.providers.anthropic_talk import THINKING
 from edwin.providers.chunks import ErrorAnswer, MalformedAnswer
 from edwin.types import (
     Delta,
@@ -31,7 +32,6 @@ _FINISH_REASONS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-_THINKING = ("thinking", "redacted_thinking")
 _MAX_COUNT = 2**53
 _SHOWN_BYTES = 200
 
@@ -220,7 +220,7 @@ class MessageDecoder:
 
     def _stop(self, index: int) -> None:
         block = self._blocks.pop(index, None)
-        if block is None or block.content["type"] not in _THINKING:
+        if block is None or block.content["type"] not in THINKING:
             return
         content = block.content
         if content["type"] == "thinking":

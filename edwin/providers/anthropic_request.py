@@ -13,7 +13,13 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from edwin.providers.anthropic_form import Unsayable, taken
-from edwin.providers.anthropic_talk import Block, Thoughts, conversation, may_think
+from edwin.providers.anthropic_talk import (
+    THINKING,
+    Block,
+    Thoughts,
+    conversation,
+    may_think,
+)
 from edwin.types import Message, ModelRequest
 
 DEFAULT_MAX_TOKENS = 4096
@@ -83,10 +89,10 @@ def document(
     params = request.params
     tools = _tools(params, request.messages)
     length = _length(params, settings)
-    thinking = _thinking(request, settings, thoughts, length, tools)
-    if thinking.off:
-        thoughts = _none
     system, messages = conversation(request.messages, thoughts)
+    thinking = _thinking(request, settings, length, messages, tools)
+    if thinking.off:
+        system, messages = conversation(request.messages, lambda _: ())
     format, note = _format(params.get("response_format"))
     if note:
         system = [*system, {"type": "text", "text": note}]
@@ -138,8 +144,8 @@ class _Thinking(NamedTuple):
 def _thinking(
     request: ModelRequest,
     settings: Settings,
-    thoughts: Thoughts,
     length: int,
+    turns: Sequence[Mapping[str, Any]],
     tools: Mapping[str, Any],
 ) -> _Thinking:
     effort = request.params.get("reasoning_effort")
@@ -157,10 +163,8 @@ def _thinking(
     if not _is_on(value):
         return _Thinking(value, config)
     forced = tools.get("tool_choice", {}).get("type") in ("any", "tool")
-    going_on = request.messages and request.messages[-1]["role"] == "assistant"
-    unknown = _object(value).get("type") == "enabled" and not may_think(
-        request.messages, thoughts
-    )
+    going_on = turns[-1]["role"] == "assistant"
+    unknown = _object(value).get("type") == "enabled" and not may_think(turns)
     if forced or going_on or unknown:
         return _Thinking(None, config, off=True)
     return _Thinking(value, config)
@@ -179,10 +183,6 @@ def _is_on(thinking: Any) -> bool:
 def _object(value: Any) -> dict[str, Any]:
     """Return *value*; what an agent passes through may be anything else."""
     return value if isinstance(value, dict) else {}
-
-
-def _none(call_id: str) -> Sequence[Block]:
-    return ()
 
 
 def _length(params: Mapping[str, Any], settings: Settings) -> int:
@@ -285,5 +285,5 @@ _SCHEMA = " It has to be valid against this JSON Schema:\n{schema}"
 
 
 def _mark(blocks: list[Block]) -> None:
-    if blocks and blocks[-1]["type"] not in ("thinking", "redacted_thinking"):
+    if blocks and blocks[-1]["type"] not in THINKING:
         blocks[-1] = {**blocks[-1], "cache_control": _CACHE}

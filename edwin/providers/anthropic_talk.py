@@ -21,6 +21,9 @@ Block: TypeAlias = dict[str, Any]
 Thoughts: TypeAlias = Callable[[str], Sequence[Block]]
 """Gives the thinking blocks that stood before a tool call, by the call's id."""
 
+THINKING = ("thinking", "redacted_thinking")
+"""Types of the blocks that a model's thinking comes in."""
+
 CONTINUED = "(The conversation goes on.)"
 """What the user says first where a conversation begins with the assistant."""
 
@@ -84,21 +87,32 @@ def conversation(messages: Sequence[Message], thoughts: Thoughts) -> Conversatio
     return Conversation(system, found)
 
 
-def may_think(messages: Sequence[Message], thoughts: Thoughts) -> bool:
-    """Return whether a call with *messages* may have thinking with a budget.
+def may_think(turns: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a call with *turns* may have thinking with a budget.
 
     An answer that is under way, because tools were called in it, has to have begun
     with thinking, and that has to be known still.
+
+    Args:
+        turns: As :func:`conversation` returns them.
+
     """
-    start = len(messages)
-    while start and messages[start - 1]["role"] in ("assistant", "tool"):
+    start = len(turns)
+    while start and (
+        _is_assistants(turns[start - 1]) or _has_results(turns[start - 1])
+    ):
         start -= 1
-    if start == len(messages):
+    if start == len(turns):
         return True
-    calls = messages[start].get("tool_calls")
-    return bool(
-        messages[-1]["role"] == "tool" and calls and thoughts(_call_id(calls[0]))
-    )
+    return turns[start]["content"][0]["type"] in THINKING
+
+
+def _is_assistants(turn: Mapping[str, Any]) -> bool:
+    return bool(turn["role"] == "assistant")
+
+
+def _has_results(turn: Mapping[str, Any]) -> bool:
+    return bool(turn["content"][0]["type"] == "tool_result")
 
 
 class _Turns:

@@ -20,6 +20,7 @@ from edwin.providers.base import provider_class
 from edwin.providers.probe import probe
 from edwin.testing.anthropic import encoded
 from edwin.types import (
+    ModelRequest,
     ReasoningDelta,
     TextDelta,
     ToolCallDelta,
@@ -380,7 +381,7 @@ async def test_anthropic_cancelling_closes_the_connection(claude, provider):
     """Whoever stops reading closes the connection at once."""
     claude.raw(HEAD + START + BEGIN + HI, keep_open=True)
     asked = await provider()
-    stream = asked.stream(_request())
+    stream = asked.stream(ModelRequest("claude-x", HELLO, {}))
     assert await anext(stream) == TextDelta("Hi")
     waiting = asyncio.ensure_future(anext(stream))
     request = await claude.arrival()
@@ -389,12 +390,6 @@ async def test_anthropic_cancelling_closes_the_connection(claude, provider):
     await request.closed.wait()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-
-
-def _request():
-    from edwin.types import ModelRequest
-
-    return ModelRequest("claude-x", HELLO, {})
 
 
 THOUGHT = {"type": "thinking", "thinking": "Rome, then.", "signature": "sig=="}
@@ -461,10 +456,30 @@ async def test_anthropic_adaptive_thinking_needs_no_memory(claude, provider):
 
 
 @pytest.mark.gen_test
-async def test_anthropic_is_asked_for_its_models(claude, provider):
+async def test_anthropic_is_asked_for_its_models():
     """The doctor's question goes to the API's own list, with its headers."""
-    keys = {"api": "anthropic-messages", "baseUrl": claude.url, "apiKey": "k"}
-    config = from_document({"models": {"providers": {"acme": keys}}})
-    seen = await probe(config.providers["acme"], 5.0)
-    # The scripted one has no list; that it was asked there is what counts.
-    assert (seen.status, seen.models) == (405, None)
+    heads = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        body = b'{"data":[{"type":"model","id":"claude-x"}],"has_more":false}'
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        writer.write(
+            head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        writer.write(body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        keys = {"api": "anthropic-messages", "baseUrl": url, "apiKey": "sk-1"}
+        config = from_document({"models": {"providers": {"acme": keys}}})
+        seen = await probe(config.providers["acme"], 5.0)
+    assert (seen.status, seen.models) == (200, {"claude-x"})
+    (head,) = heads
+    line, *fields = head.decode().lower().split("\r\n")
+    assert line.startswith("get /v1/models ")
+    assert {"x-api-key: sk-1", "anthropic-version: 2023-06-01"} <= set(fields)
+    assert "authorization" not in head.decode().lower()
