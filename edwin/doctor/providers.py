@@ -12,6 +12,7 @@ from edwin.addresses import is_loopback
 from edwin.config import Config, ProviderConfig
 from edwin.doctor.finding import Finding, ok, problem, warning
 from edwin.errors import ConfigError, ProviderUnavailable
+from edwin.providers import anthropic_messages
 from edwin.providers.base import provider_class
 from edwin.providers.probe import Seen, probe
 
@@ -62,7 +63,7 @@ async def _check(
     except ConfigError as error:
         fix = f"correct models.providers.{provider.name}"
         return [problem("providers", error.message, "the gateway cannot start", fix)]
-    if provider.api != "openai-completions":
+    if provider.api not in ("openai-completions", "anthropic-messages"):
         return [ok("providers", f"{name} ({provider.api}) is there; it is not asked")]
     try:
         seen = await probe(provider, timeout_s)
@@ -135,7 +136,7 @@ def _unknown_models(name: str, seen: Seen, models: list[str]) -> Iterator[Findin
 
 
 def _in_the_clear(name: str, provider: ProviderConfig) -> Iterator[Finding]:
-    url = urlsplit(provider.base_url or "")
+    url = urlsplit(_address(provider))
     if provider.api_key and url.scheme == "http" and not is_loopback(_host(provider)):
         yield warning(
             "providers",
@@ -184,4 +185,10 @@ def _embedded(provider: ProviderConfig) -> Iterator[Finding]:
 
 def _host(provider: ProviderConfig) -> str:
     """Return the provider's host; the rest of its address may hold a secret."""
-    return urlsplit(provider.base_url or "").hostname or "?"
+    return urlsplit(_address(provider)).hostname or "?"
+
+
+def _address(provider: ProviderConfig) -> str:
+    if provider.api == "anthropic-messages":
+        return anthropic_messages.api_url(provider)
+    return provider.base_url or ""

@@ -98,21 +98,18 @@ def may_think(turns: Sequence[Mapping[str, Any]]) -> bool:
 
     """
     start = len(turns)
-    while start and (
-        _is_assistants(turns[start - 1]) or _has_results(turns[start - 1])
-    ):
+    while start and _goes_on(turns[start - 1]):
         start -= 1
     if start == len(turns):
         return True
-    return turns[start]["content"][0]["type"] in THINKING
+    kind: str = turns[start]["content"][0]["type"]
+    return kind in THINKING
 
 
-def _is_assistants(turn: Mapping[str, Any]) -> bool:
-    return bool(turn["role"] == "assistant")
-
-
-def _has_results(turn: Mapping[str, Any]) -> bool:
-    return bool(turn["content"][0]["type"] == "tool_result")
+def _goes_on(turn: Mapping[str, Any]) -> bool:
+    """Return whether *turn* belongs to an answer that began before it, or with it."""
+    kind: str = turn["content"][0]["type"]
+    return kind == "tool_result" or bool(turn["role"] == "assistant")
 
 
 class _Turns:
