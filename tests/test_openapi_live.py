@@ -29,7 +29,7 @@ database = "none"
 [checks]
 # What a schema cannot say of a request, the gateway refuses all the same.
 positive_data_acceptance.enabled = false
-# x-edwin-timeout-ms: 1 is a deadline that passes, and the scripted model writes no JSON.
+# x-edwin-timeout-ms: 1 is a deadline that passes; the scripted model writes no JSON.
 not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 502, 504]
 """
 
