@@ -97,6 +97,7 @@ async def test_examples_pydantic_agent_served(serve, upstream):
     upstream.reply("Hello from the model.")
     answer = await client.chat("Hello", stream=True)
     assert (answer.status, answer.text) == (200, "Hello from the model.")
+    await sys.modules["pydantic_agent"].model.client.close()
 
 
 @pytest.mark.gen_test(timeout=30)

@@ -29,8 +29,8 @@ from edwin.errors import (
     ProviderStreamError,
     ProviderUnavailable,
 )
+from edwin.providers.base import provider_class
 from edwin.providers.chunks import AnswerDecoder, ErrorAnswer, MalformedAnswer
-from edwin.providers.openai_completions import OpenAICompletions
 from edwin.providers.sse import EventSplitter, WholeBody
 from edwin.testing import Reply
 from edwin.types import (
@@ -470,7 +470,8 @@ def test_dialects_documented_configuration_is_valid(page, tmp_path):
         file = tmp_path / f"{number}.yaml"
         file.write_text(snippet, "utf-8")
         config = load(file, environ={"HOME": str(tmp_path)})
-        made = [OpenAICompletions(p) for p in config.providers.values() if p.base_url]
+        configs = [p for p in config.providers.values() if p.api != "local"]
+        made = [provider_class(p.api)(p) for p in configs]
         assert made
         names = {provider.name for provider in made}
         for agent in config.agents.values():
