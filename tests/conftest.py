@@ -13,11 +13,18 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+from hypothesis import HealthCheck, settings
 from multidict import CIMultiDict
 from tornado.ioloop import IOLoop
 
 from edwin.testing import ScriptedUpstream
 from edwin.testing.gateway import TOKEN, LocalGateway
+
+# How fast examples are made, and tried, says how busy the machine is.
+settings.register_profile(
+    "edwin", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("edwin")
 
 
 class _Errors(logging.Handler):

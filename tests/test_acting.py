@@ -14,6 +14,7 @@ import pytest
 from tests import acting
 from tests.conftest import Client, raw_chat
 from tests.process import ROOT
+from tests.test_principals import named, token
 
 WEATHER = {"python": "tests.acting:weather", "idempotent": True}
 ADD = {"python": "tests.acting:add"}
@@ -456,6 +457,23 @@ async def test_acting_permissions(make, log):
     assert [tool["function"]["name"] for tool in offered] == ["weather"]
     assert "no tool called" in sent(client, 1)[-1]["content"]
     assert log.calls == []
+
+
+@pytest.mark.gen_test
+async def test_acting_principal_narrows(make_gateway, log):
+    """A principal's tools are those of the agent that its patterns match too."""
+    people = [named("ann", "runs:create", tools=["w*"]), named("bob", "runs:create")]
+    config = {"gateway": {"auth": {"principals": people}}, **agent(WEATHER, ADD)}
+    client = Client(await make_gateway(config))
+    upstream = client.served.upstream
+    for id in ("ann", "bob"):
+        authorization = {"Authorization": f"Bearer {token(id)}"}
+        assert (await client.chat("Go", headers=authorization)).status == 200
+    offered = [
+        [tool["function"]["name"] for tool in request.body["tools"]]
+        for request in upstream.requests
+    ]
+    assert offered == [["weather"], ["weather", "add"]]
 
 
 @pytest.mark.gen_test
