@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,3 +100,9 @@ async def hangs(messages: list[dict[str, Any]]) -> AsyncIterator[str]:
     """Never answer."""
     await asyncio.Event().wait()
     yield ""
+
+
+async def blocks() -> str:
+    """Keep the loop from its work."""
+    time.sleep(0.4)
+    return "done"

@@ -653,6 +653,19 @@ async def test_acting_client_system_message_goes_below(make):
     assert sent(client, 0)[0] == {"role": "system", "content": "You are Edwin."}
 
 
+@pytest.mark.gen_test
+async def test_acting_who_blocks_is_named(make, caplog):
+    """A tool that keeps the loop from its work is named in the log, with its run."""
+    client = await make({"python": "tests.acting:blocks"})
+    client.served.upstream.reply(tool_calls=[call("blocks")])
+    client.served.upstream.reply("Done.")
+    answer = await client.chat("Go")
+    while not (lines := [r for r in caplog.records if r.name == "edwin.monitor"]):
+        await asyncio.sleep(0.01)
+    run_id = answer.headers["x-edwin-run-id"]
+    assert f"by {run_id} main blocks" in lines[0].getMessage()
+
+
 PLAIN = """
 import asyncio, sys
 from pathlib import Path

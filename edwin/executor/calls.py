@@ -160,6 +160,8 @@ class Calls:
         )
         self._contexts.append(context)
         task = asyncio.ensure_future(tool.call(arguments, context))
+        if isinstance(task, asyncio.Task):
+            task.set_name(f"{scope.run_id} {self._agent.id} {tool.name}")
         try:
             done, _ = await asyncio.wait([task], timeout=tool.timeout_s)
         finally:

@@ -216,7 +216,9 @@ class LocalEngine:
             self._launch(run)
 
     def _launch(self, run: Run) -> None:
-        task = asyncio.get_running_loop().create_task(self._work(run), name=run.id)
+        # The loop's monitor names who blocks by it.
+        name = f"{run.id} {run.request.agent.id}"
+        task = asyncio.get_running_loop().create_task(self._work(run), name=name)
         self._tasks[run] = task
 
     async def _work(self, run: Run) -> None:
