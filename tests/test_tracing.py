@@ -216,6 +216,35 @@ async def test_tracing_begins_a_trace_of_its_own(traced):
 
 
 @pytest.mark.gen_test
+async def test_tracing_shows_each_tool(traced):
+    """Each call of the agent's own tools is a span of the run, without its content."""
+    tools = [{"python": "tests.acting:weather"}, {"python": "tests.acting:refuse"}]
+    it = await traced({"agents": {"list": [{"id": "main", "tools": tools}]}})
+    calls = [
+        {"id": "c1", "type": "function", "function": function}
+        for function in (
+            {"name": "weather", "arguments": '{"city": "Graz"}'},
+            {"name": "refuse", "arguments": '{"what": "rain"}'},
+        )
+    ]
+    calls[1]["id"] = "c2"
+    it.served.upstream.reply(tool_calls=calls)
+    it.served.upstream.reply("Done.")
+    await it.client.chat("Go")
+    spans = {span.name: span for span in it.spans()}
+    run, good = spans["invoke_agent main"], spans["execute_tool weather"]
+    assert good.parent == run.id
+    assert good.attributes == {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "weather",
+        "gen_ai.tool.call.id": "c1",
+    }
+    assert good.status == UNSET
+    assert spans["execute_tool refuse"].attributes["error.type"] == "ToolFailed"
+    assert "Graz" not in str(spans) and "rain" not in str(spans)
+
+
+@pytest.mark.gen_test
 async def test_tracing_shows_each_attempt(traced):
     """A repeated call has a span of its own, and the provider is told which."""
     it = await traced(upstream(retries=1, retrySeconds=0.01))

@@ -118,10 +118,15 @@ class Calls:
         function = call["function"]
         name = function["name"]
         self._events.put_nowait(ToolStarted(call["id"], name, function["arguments"]))
-        with self._trace.tool(name, call["id"]):
-            began = asyncio.get_running_loop().time()
+        began = asyncio.get_running_loop().time()
+        span = self._trace.tool(name, call["id"])
+        try:
             outcome = await self._outcome(call)
-            took_s = asyncio.get_running_loop().time() - began
+        except BaseException as error:
+            span.end(error)
+            raise
+        span.end(ToolFailed(outcome.error) if outcome.error else None)
+        took_s = asyncio.get_running_loop().time() - began
         known = name if name in self._tools else "unknown"
         self._metrics.tool_ended(known, outcome.kind, took_s)
         self._results[call["id"]] = outcome.text
