@@ -106,3 +106,34 @@ async def blocks() -> str:
     """Keep the loop from its work."""
     time.sleep(0.4)
     return "done"
+
+
+class Panic(BaseException):
+    """What native code raises when it gives up."""
+
+
+async def panics() -> str:
+    """Raise what is no Exception."""
+    raise Panic("out of it")
+
+
+async def lists() -> str:
+    """Stumble over a file whose name is no text."""
+    raise FileNotFoundError("caf\udce9.txt")
+
+
+class Mute(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+async def mute() -> str:
+    """Fail without words."""
+    raise Mute
+
+
+async def shouts() -> str:
+    """Fail with far too many words."""
+    raise ToolFailed("x" * 3_000_000)

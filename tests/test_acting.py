@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 
+import openai
 import pytest
 
+from edwin.testing.gateway import TOKEN
 from tests import acting
 from tests.conftest import Client, raw_chat
 from tests.process import ROOT
@@ -26,6 +29,9 @@ LOOK = {
         "parameters": {"type": "object", "properties": {}},
     },
 }
+
+
+FAILING = ("broken", "panics", "lists", "mute", "shouts")
 
 
 def call(name: str, id: str = "call_1", /, **arguments) -> dict:
@@ -72,6 +78,11 @@ def check_transcript(messages: list[dict]) -> None:
         else:
             assert not open_calls, f"unanswered: {open_calls}"
             open_calls = [c["id"] for c in message.get("tool_calls") or ()]
+            assert len(set(open_calls)) == len(open_calls)
+            for asked in message.get("tool_calls") or ():
+                function = asked["function"]
+                assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", function["name"])
+                assert isinstance(json.loads(function["arguments"]), dict)
             assert message.get("content") or open_calls
     assert not open_calls
 
@@ -232,6 +243,13 @@ async def test_acting_history(make, log, resends):
         ),
         (call("refuse", what="rain"), "rain cannot be had"),
         (call("broken"), "KeyError"),
+        (call("panics"), "Panic: out of it"),
+        (call("lists"), "FileNotFoundError: caf?.txt"),
+        (call("mute"), "Mute: its message cannot be read"),
+        (call("shouts"), "xxx…"),
+        (call("functions.weather"), "no tool called"),
+        (call("a b"), "no tool called"),
+        (call("n" * 80), "no tool called"),
     ],
 )
 @pytest.mark.gen_test
@@ -240,7 +258,7 @@ async def test_acting_failures_go_back_to_the_model(make, log, asked, words):
     client = await make(
         WEATHER,
         {"python": "tests.acting:refuse"},
-        {"python": "tests.acting:broken"},
+        *({"python": f"tests.acting:{name}"} for name in FAILING),
     )
     client.served.upstream.reply(tool_calls=[asked])
     client.served.upstream.reply("I see.")
@@ -248,6 +266,7 @@ async def test_acting_failures_go_back_to_the_model(make, log, asked, words):
     assert (answer.status, answer.text) == (200, "I see.")
     result = sent(client, 1)[-1]
     assert result["role"] == "tool" and words in result["content"]
+    assert len(result["content"]) < 20_000
     assert log.calls == []
     check_transcript(sent(client, 1))
 
@@ -345,11 +364,14 @@ async def test_acting_token_cap_is_the_runs(make, log):
     client = await make(WEATHER, caps={"maxOutputTokens": 8})
     client.served.upstream.reply(tool_calls=[call("weather", "c1", city="Graz")])
     client.served.upstream.reply("Hm.", tool_calls=[call("weather", "c2", city="Linz")])
-    answer = await client.chat("Go")
+    answer = await client.chat("Go", user="ada")
     sizes = [r.body["max_completion_tokens"] for r in client.served.upstream.requests]
     assert sizes == [8, 3]
     choice = answer.json["choices"][0]
     assert (choice["finish_reason"], choice["message"]["content"]) == ("length", "Hm.")
+    run_id = answer.headers["x-edwin-run-id"]
+    shown = await client.request(f"/v1/runs/{run_id}", method="GET")
+    assert json.loads(shown.body)["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
@@ -408,13 +430,28 @@ async def test_acting_tool_choice(make, log, choice, first, later):
     assert bodies[1]["tool_choice"] == later
 
 
+ALLOWED = {
+    "type": "allowed_tools",
+    "allowed_tools": {
+        "mode": "auto",
+        "tools": [{"type": "function", "function": {"name": "weather"}}],
+    },
+}
+
+
+@pytest.mark.parametrize("choice", ["none", ALLOWED], ids=["none", "allowed_tools"])
 @pytest.mark.gen_test
-async def test_acting_tool_choice_none(make, log):
-    """tool_choice: none goes up with the tools."""
-    client = await make(WEATHER)
-    client.served.upstream.reply("No tools.")
-    assert (await client.chat("Go", tool_choice="none")).text == "No tools."
-    assert client.served.upstream.requests[0].body["tool_choice"] == "none"
+async def test_acting_tool_choice_holds(make, log, choice):
+    """What tool_choice forbids goes up, and is not called, whatever the model makes."""
+    client = await make(WEATHER, ADD)
+    client.served.upstream.reply(tool_calls=[call("add", a=1, b=2)])
+    client.served.upstream.reply("Then not.")
+    assert (await client.chat("Go", tool_choice=choice)).text == "Then not."
+    body = client.served.upstream.requests[0].body
+    assert body["tool_choice"] == choice
+    assert len(body["tools"]) == 2
+    assert "may be called now" in sent(client, 1)[-1]["content"]
+    assert log.calls == []
 
 
 @pytest.mark.parametrize(
@@ -523,6 +560,104 @@ async def test_acting_idempotent_tools_leave_no_mark(make, log):
     client.served.upstream.reply("Sunny.")
     answer = await client.chat("Go", user="ada")
     assert effects(client, answer.headers["x-edwin-run-id"]) == 0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.gen_test
+async def test_acting_effects_are_not_repeated(make, log, status):
+    """An SDK does not repeat a call whose run has done what must not be done twice."""
+    client = await make(ADD)
+    client.served.upstream.reply(tool_calls=[call("add", a=1, b=2)])
+    client.served.upstream.fail(status)
+    async with openai.AsyncOpenAI(
+        base_url=f"{client.served.url}/v1", api_key=TOKEN
+    ) as sdk:
+        with pytest.raises(openai.APIStatusError):
+            await sdk.chat.completions.create(
+                model="edwin", messages=[{"role": "user", "content": "Go"}]
+            )
+    assert log.calls == [("add", "1+2")]
+
+
+@pytest.mark.gen_test
+async def test_acting_ids_that_repeat(make, log):
+    """Providers that count their calls from 0 in every turn lose nothing."""
+    client = await make(WEATHER)
+    client.served.upstream.reply(tool_calls=[call("weather", "call_0", city="Graz")])
+    client.served.upstream.reply("Look.", tool_calls=[call("look", "call_0")])
+    answer = await client.chat("Go", tools=[LOOK], user="ada")
+    message = answer.json["choices"][0]["message"]
+    client.served.upstream.reply("Seen.")
+    seen = {"role": "tool", "tool_call_id": "call_0", "content": "a screen"}
+    history = ("Go", {k: v for k, v in message.items() if v is not None}, seen)
+    await client.chat(*history, tools=[LOOK], user="ada")
+    messages = sent(client, 2)
+    assert [m["role"] for m in messages] == [
+        *("user", "assistant", "tool", "assistant", "tool")
+    ]
+    check_transcript(messages)
+
+
+@pytest.mark.gen_test
+async def test_acting_ids_that_repeat_in_one_turn(make, log):
+    """Each call of a turn has an id of its own, whatever the provider gives."""
+    client = await make(WEATHER)
+    towns = {"a_2": "Graz", "a": "Linz", "a ": "Wien"}
+    client.served.upstream.reply(
+        tool_calls=[call("weather", i.strip(), city=t) for i, t in towns.items()]
+    )
+    client.served.upstream.reply("Done.")
+    await client.chat("Go")
+    results = [m["content"] for m in sent(client, 1) if m["role"] == "tool"]
+    assert results == ["Graz: sunny", "Linz: sunny", "Wien: sunny"]
+    check_transcript(sent(client, 1))
+
+
+@pytest.mark.gen_test
+async def test_acting_window_with_ids_that_repeat(make, log):
+    """The history is cut as ever where each turn's calls have the same ids."""
+    client = await make(WEATHER, maxHistoryMessages=4)
+    for count in range(4):
+        client.served.upstream.reply(
+            tool_calls=[call("weather", "call_0", city="Graz")]
+        )
+        client.served.upstream.reply("Sunny.")
+        await client.chat(f"{count}", user="ada")
+    client.served.upstream.reply(tool_calls=[call("look", "call_0")])
+    await client.chat("Look", tools=[LOOK], user="ada")
+    client.served.upstream.reply("Seen.")
+    seen = {"role": "tool", "tool_call_id": "call_0", "content": "a screen"}
+    await client.chat(seen, tools=[LOOK], user="ada")
+    assert [m["role"] for m in sent(client, 9)] == ["user", "assistant", "tool"]
+
+
+@pytest.mark.gen_test
+async def test_acting_refusal_is_recognised(make, log):
+    """An answer that ends in a refusal is known when the client sends it back."""
+    client = await make(WEATHER)
+    client.served.upstream.reply(tool_calls=[call("weather", city="Graz")])
+    client.served.upstream.reply(deltas=[{"refusal": "No."}])
+    answer = await client.chat("Go", user="ada")
+    message = answer.json["choices"][0]["message"]
+    assert message["refusal"] == "No."
+    client.served.upstream.reply("Fine.")
+    back = {k: v for k, v in message.items() if v is not None}
+    await client.chat("Go", back, "Why?", user="ada")
+    roles = [m["role"] for m in sent(client, 2)]
+    assert roles == ["user", "assistant", "tool", "assistant", "user"]
+
+
+@pytest.mark.gen_test
+async def test_acting_empty_answers_do_not_go_up_again(make, log):
+    """An answer that says nothing is no part of what providers read later."""
+    client = await make(WEATHER)
+    client.served.upstream.reply(tool_calls=[call("weather", city="Graz")])
+    client.served.upstream.reply("")
+    await client.chat("Go", user="ada")
+    client.served.upstream.reply("Yes.")
+    await client.chat("Well?", user="ada")
+    roles = [m["role"] for m in sent(client, 2)]
+    assert roles == ["user", "assistant", "tool", "user"]
 
 
 @pytest.mark.gen_test

@@ -125,7 +125,7 @@ class CodeAgent:
                 raise
             # Nobody has ended the run: it is the code that ends more than itself.
             raise self._failed(context, error) from error
-        except Exception as error:
+        except BaseException as error:
             raise self._failed(context, error) from error
 
     def _checked(self, item: object) -> AgentEvent | None:

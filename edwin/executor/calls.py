@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
-from edwin.errors import EdwinError
+from edwin.errors import shorten
 from edwin.executor.scope import Scope
 from edwin.metrics import Metrics
 from edwin.tools.base import Tool, ToolContext, ToolFailed
@@ -22,6 +22,9 @@ from edwin.types import Agent, Message, ToolCall, ToolFinished, ToolStarted
 
 GRACE_S = 5.0
 """How long a call that is to end may take for it; past it, it is given up."""
+
+MAX_FAULT = 16_000
+"""Characters of what a model is told of a failure."""
 
 ToolEvent: TypeAlias = ToolStarted | ToolFinished
 
@@ -138,7 +141,8 @@ class Calls:
         name = call["function"]["name"]
         tool = self._tools.get(name)
         if tool is None:
-            return _failed(f"there is no tool called {name!r}", "refused")
+            why = f"there is no tool called {name!r} that may be called now"
+            return _failed(why, "refused")
         arguments = _arguments(call["function"]["arguments"])
         if isinstance(arguments, str):
             return _failed(arguments, "refused")
@@ -182,21 +186,30 @@ class Calls:
         try:
             return Outcome(task.result())
         except ToolFailed as error:
-            return _failed(str(error) or "it failed", "error")
+            return _failed(_said(error) or "it failed", "error")
         except asyncio.CancelledError:
             return _failed("it was cancelled", "error")
-        except Exception as error:
+        except BaseException as error:
             # Whatever somebody's code raises: the model is to know, and go on.
             fields = {"run_id": self._scope.run_id, "agent": self._agent.id}
             _log.warning(
                 "tool %s failed", tool.name, exc_info=error, extra={"fields": fields}
             )
-            code = error.code if isinstance(error, EdwinError) else None
-            return _failed(f"{code or type(error).__name__}: {error}", "error")
+            return _failed(f"{type(error).__name__}: {_said(error)}", "error")
 
 
 def _failed(why: str, kind: str) -> Outcome:
+    # Half characters, as in some file's name, are no text that can be sent.
+    why = shorten(why.encode("utf-8", "replace").decode(), MAX_FAULT)
     return Outcome(f"Error: {why}", why, kind)
+
+
+def _said(error: BaseException) -> str:
+    """Return the message of *error*, whose code is somebody's."""
+    try:
+        return str(error)
+    except BaseException as another:
+        return f"its message cannot be read ({type(another).__name__})"
 
 
 def _arguments(text: str) -> Mapping[str, Any] | str:

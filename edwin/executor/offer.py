@@ -18,7 +18,7 @@ class Offer:
     """What goes up with the messages of a run.
 
     Attributes:
-        own: The agent's tools, by name.
+        own: The agent's tools that may be called, by name.
         clients: Names of the client's tools; None: whatever is called is for it.
         params: Fields of the first call.
         later: Fields of the calls that follow results of the agent's own tools: what
@@ -84,7 +84,7 @@ def offer(agent: Agent, params: Mapping[str, Any], own: Sequence[Tool]) -> Offer
         later = _later(first)
     lengths = [first[name] for name in _LENGTHS if name in first]
     return Offer(
-        own=mine,
+        own=_callable(mine, choice),
         clients=clients if mine else None,
         params=first,
         later=later,
@@ -120,6 +120,16 @@ def _wanted(choice: Any) -> list[str]:
 def _allowed(choice: Mapping[str, Any]) -> Mapping[str, Any]:
     inner = choice.get("allowed_tools")
     return inner if isinstance(inner, dict) else choice
+
+
+def _callable(mine: Mapping[str, Tool], choice: Any) -> Mapping[str, Tool]:
+    """Return those of *mine* that *choice* lets be called, whatever a model makes."""
+    if choice == "none":
+        return {}
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        names = _wanted(choice)
+        return {name: tool for name, tool in mine.items() if name in names}
+    return mine
 
 
 def _check_choice(choice: Any, names: frozenset[str]) -> None:

@@ -59,7 +59,7 @@ class Talk:
         self.calls: Sequence[ToolCall] = ()
         self.over = False
         self._holds = self.form is not None and bool(
-            self.own or agent.structured_retries
+            self._offer.clients is not None or agent.structured_retries
         )
         self._turns = self._made = self._again = 0
         self._spoken = False

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
+
+import orjson
 
 from edwin.errors import ProviderStreamError
 from edwin.tokens import text_tokens, total_tokens
 from edwin.types import (
     Delta,
+    FunctionCall,
     Message,
     RefusalDelta,
     TextDelta,
@@ -127,7 +131,7 @@ class TurnBuilder:
             message["refusal"] = "".join(self._refusals)
             message["content"] = message["content"] or None
         if calls:
-            message["tool_calls"] = calls
+            message["tool_calls"] = [_fit(c) if c in own else c for c in calls]
             message["content"] = message["content"] or None
         return TurnFinished(reason, usage, message, self._logprobs or None)
 
@@ -158,7 +162,7 @@ class TurnBuilder:
         """Take up a new call; return its id, which no other of the turn has."""
         index, name = delta.index, delta.name or ""
         id = delta.id or f"call_{index}"
-        if any(call["id"] == id for call in self._calls.values()):
+        while any(call["id"] == id for call in self._calls.values()):
             id = f"{id}_{index}"
         self._calls[index] = {
             "id": id,
@@ -169,3 +173,19 @@ class TurnBuilder:
         places = sum(place is not None for place in self._shown.values())
         self._shown[index] = None if mine else places
         return id
+
+
+def _fit(call: ToolCall) -> ToolCall:
+    """Return a *call* of the agent's own such that every provider reads it.
+
+    Models write arguments that are no JSON, and call tools that nobody has; providers
+    refuse such a call when it comes back in the conversation.
+    """
+    name, arguments = call["function"]["name"], call["function"]["arguments"]
+    try:
+        fits = isinstance(orjson.loads(arguments), dict)
+    except orjson.JSONDecodeError:
+        fits = False
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or "unknown"
+    function: FunctionCall = {"name": name, "arguments": arguments if fits else "{}"}
+    return {"id": call["id"], "type": "function", "function": function}

@@ -259,8 +259,9 @@ class BaseHandler(RequestHandler):
             self.set_header("Allow", ", ".join(self._methods()))
         for name, value in error.headers.items():
             self.set_header(name, value)
-        if self.run and self.replays(self.run) and not self.run.released:
-            # It is what the key stands for from now on.
+        run = self.run
+        if run and (run.effects or (self.replays(run) and not run.released)):
+            # What was done would be done twice; and it is what the key stands for.
             self.set_header("x-should-retry", "false")
         self.send_json(envelope(error))
 

@@ -136,12 +136,13 @@ class Carrier:
         except EdwinError as raised:
             # Its traceback would keep the run until a full collection.
             error = raised.with_traceback(None)
-        except Exception:
+        except BaseException:
+            # Without an end its readers would wait for ever.
             error = self._defect(run)
         run.sealed = True
         self._close(run, error)
         if error is None and answer.turn is not None:
-            run.finish_reason = answer.turn.finish_reason
+            run.finish_reason = answer.finished(run.usage).finish_reason
         run.released = not run.effects and _is_refusal(run, error)
         try:
             error = await self._keep(run, answer, error)

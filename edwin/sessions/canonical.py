@@ -120,15 +120,27 @@ def seen(entries: Sequence[Entry]) -> list[Seen]:
 
 def _folded(group: tuple[Entry, ...]) -> bytes | None:
     """Return the digest of a run's entries as one answer; None if it shows nothing."""
-    messages = [entry.message for entry in group]
-    answered = {m["tool_call_id"] for m in messages if m["role"] == "tool"}
-    texts = [text_of(m) for m in messages if m["role"] == "assistant"]
-    calls = [
-        call
-        for message in messages
-        for call in message.get("tool_calls") or ()
-        if call["id"] not in answered
-    ]
-    if not calls and not any(texts):
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    asked: dict[str, ToolCall] = {}
+    refusal: str | None = None
+    for message in (entry.message for entry in group):
+        if message["role"] == "tool":
+            asked.pop(message["tool_call_id"], None)
+        else:
+            # Ids are not unique for ever: a result belongs to the latest call.
+            calls += asked.values()
+            asked = {call["id"]: call for call in message.get("tool_calls") or ()}
+            texts.append(text_of(message))
+            refusal = message.get("refusal")
+    calls += asked.values()
+    if not calls and not refusal and not any(texts):
         return None
-    return digest({"role": "assistant", "content": "".join(texts), "tool_calls": calls})
+    return digest(
+        {
+            "role": "assistant",
+            "content": "".join(texts),
+            "refusal": refusal,
+            "tool_calls": calls,
+        }
+    )

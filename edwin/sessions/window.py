@@ -55,22 +55,29 @@ def _first_needed(history: Sequence[Entry], messages: Sequence[Message]) -> int:
     needed = {m["tool_call_id"] for m in messages if m["role"] == "tool"}
     if not needed:
         return len(history)
-    for place, entry in enumerate(history):
-        if call_ids([entry.message]) & needed:
-            while not _begins_turn(history, place):
-                place -= 1
-            return place
-    return len(history)
+    first = len(history)
+    for place in range(len(history) - 1, -1, -1):
+        # Ids are not unique for ever: an answer belongs to the latest call.
+        found = call_ids([history[place].message]) & needed
+        if found:
+            first, needed = place, needed - found
+        if not needed:
+            break
+    while first < len(history) and not _begins_turn(history, first):
+        first -= 1
+    return first
 
 
 def sendable(messages: Sequence[Message]) -> Sequence[Message]:
     """Return *messages* so that a provider takes them: no tool call unanswered.
 
-    Every tool message stands right after the call it answers.  A call that nobody
+    Every tool message stands right after the call it answers, in the order of the
+    calls.  A call that nobody
     answers is dropped and the text beside it kept; so is a tool message whose call
-    is no longer there, or that a later one replaces.
+    is no longer there, or that a later one replaces, and an assistant message that
+    says nothing.
     """
-    if not any(m["role"] == "tool" or m.get("tool_calls") for m in messages):
+    if all(map(_is_plain, messages)):
         return messages
     asked: dict[str, int] = {}
     answers: dict[int, dict[str, Message]] = {}
@@ -90,19 +97,36 @@ def sendable(messages: Sequence[Message]) -> Sequence[Message]:
         kept = _with_calls(message, found.keys())
         if kept is not None:
             result.append(kept)
-        result.extend(found.values())
+            calls = kept.get("tool_calls") or ()
+            result.extend(found[call["id"]] for call in calls)
     return result
+
+
+def _is_plain(message: Message) -> bool:
+    """Return whether *message* can be sent as it is, whatever stands beside it."""
+    if message["role"] == "user":
+        return True
+    if message["role"] == "tool" or message.get("tool_calls"):
+        return False
+    return message["role"] != "assistant" or _says(message)
+
+
+def _says(message: Message) -> bool:
+    return bool(message.get("content") or message.get("refusal"))
 
 
 def _with_calls(message: Message, answered: Set[str]) -> Message | None:
     """Return *message* with its *answered* calls; None if then nothing is left."""
     calls = message.get("tool_calls")
-    if not calls or all(call["id"] in answered for call in calls):
+    if not calls:
+        empty = message["role"] == "assistant" and not _says(message)
+        return None if empty else message
+    if all(call["id"] in answered for call in calls):
         return message
     kept = message.copy()
     kept["tool_calls"] = [call for call in calls if call["id"] in answered]
     if not kept["tool_calls"]:
         del kept["tool_calls"]
-        if not kept.get("content") and not kept.get("refusal"):
+        if not _says(kept):
             return None
     return kept
