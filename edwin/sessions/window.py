@@ -77,7 +77,7 @@ def sendable(messages: Sequence[Message]) -> Sequence[Message]:
     is no longer there, or that a later one replaces, and an assistant message that
     says nothing.
     """
-    if all(map(_is_plain, messages)):
+    if _are_plain(messages):
         return messages
     asked: dict[str, int] = {}
     answers: dict[int, dict[str, Message]] = {}
@@ -102,13 +102,16 @@ def sendable(messages: Sequence[Message]) -> Sequence[Message]:
     return result
 
 
-def _is_plain(message: Message) -> bool:
-    """Return whether *message* can be sent as it is, whatever stands beside it."""
-    if message["role"] == "user":
-        return True
-    if message["role"] == "tool" or message.get("tool_calls"):
-        return False
-    return message["role"] != "assistant" or _says(message)
+def _are_plain(messages: Sequence[Message]) -> bool:
+    """Return whether *messages* can be sent as they are; hundreds are usual."""
+    for message in messages:
+        role = message["role"]
+        if role == "assistant":
+            if message.get("tool_calls") or not _says(message):
+                return False
+        elif role == "tool":
+            return False
+    return True
 
 
 def _says(message: Message) -> bool:
